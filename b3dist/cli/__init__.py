@@ -1,0 +1,1 @@
+"""The `b3dist` command: parse, build the configuration, call, print."""

@@ -1,0 +1,36 @@
+"""The `b3dist` command: all verbs in one place."""
+
+from typing import Annotated
+
+import typer
+
+from b3dist import __version__
+
+app = typer.Typer(
+    name="b3dist",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Train, tune, release and serve one LSTM multi-task model for every asset of B3.",
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"b3dist {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Train, tune, release and serve one LSTM multi-task model for every asset of B3."""
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app()

@@ -1,0 +1,1 @@
+"""From COTAHIST files to causal features, labels and windows; no Ray, no MLflow."""

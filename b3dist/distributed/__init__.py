@@ -1,0 +1,1 @@
+"""Fleets of assets on Ray."""

@@ -1,0 +1,71 @@
+"""Every error b3dist raises on purpose.
+
+B3distError              message says what, where, expected and got; `hint` says what to do
+├── ConfigError          a setting is unknown, out of range or contradicts another
+├── DataError            (also a ValueError) data from outside is not what it must be
+│   ├── FormatError      a COTAHIST file breaks the official layout
+│   ├── LakeError        a lake is absent, damaged or of another version
+│   └── InsufficientDataError   an asset cannot be trained or scored: skipped by rule, not failed
+├── DownloadError        B3's address did not deliver the file
+├── RunError             a run is absent, damaged or in use
+├── StorageError         a file could not be written (disk full, not writable)
+└── TrainingError        fitting an asset failed (diverged)
+"""
+
+
+class B3distError(Exception):
+    """Base of all errors meant for the user: one clear sentence, and what to do about it.
+
+    Args:
+        message: what went wrong, where, what was expected and what was found.
+        hint: what the user can do; may be empty.
+    """
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Errors cross process borders in Ray; the default reduce would drop the keyword-only hint.
+        return _rebuild, (type(self), self.message, self.hint)
+
+
+def _rebuild(cls: type[B3distError], message: str, hint: str) -> B3distError:
+    return cls(message, hint=hint)
+
+
+class ConfigError(B3distError):
+    """A setting is unknown, out of range or contradicts another."""
+
+
+class DataError(B3distError, ValueError):
+    """Data from outside is not what it must be."""
+
+
+class FormatError(DataError):
+    """A COTAHIST file breaks the official layout; the message names file, line and field."""
+
+
+class LakeError(DataError):
+    """A lake is absent, damaged or of another version."""
+
+
+class InsufficientDataError(DataError):
+    """An asset cannot be trained or scored: it is skipped by rule and does not count as failed."""
+
+
+class DownloadError(B3distError):
+    """B3's address did not deliver the file."""
+
+
+class RunError(B3distError):
+    """A run is absent, damaged or in use."""
+
+
+class StorageError(B3distError):
+    """A file could not be written: disk full, not writable."""
+
+
+class TrainingError(B3distError):
+    """Fitting an asset failed."""

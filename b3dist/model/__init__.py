@@ -1,0 +1,1 @@
+"""The card's network and its losses."""

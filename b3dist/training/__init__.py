@@ -1,0 +1,1 @@
+"""Fit, evaluate and write one asset; plain PyTorch."""
