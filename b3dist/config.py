@@ -216,7 +216,7 @@ class Config:
             tails = [key for key in known if key.rpartition(".")[2] == name]
             nearest = tails or difflib.get_close_matches(name, known, n=1, cutoff=0.0)
             raise ConfigError(f"unknown setting {name!r}", hint=f"did you mean {nearest[0]!r}?")
-        converted = _convert(name, value, known[name])
+        converted: Any = _convert(name, value, known[name])
         section, _, leaf = name.rpartition(".")
         if not section:
             return dataclasses.replace(self, **{leaf: converted})
