@@ -1,0 +1,258 @@
+"""Fit one asset: plain PyTorch, one thread, no Ray.
+
+The weights and gradients of the six small tensors live in one flat buffer each, so that clipping, Adam and zeroing are
+one kernel instead of six; the arithmetic per element is the usual one.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from b3dist.config import Config, TrainingConfig
+from b3dist.data.schema import ACTIONS
+from b3dist.data.windows import AssetData, Split
+from b3dist.errors import TrainingError
+from b3dist.model.losses import MultiTaskLoss, inverse_frequency
+from b3dist.model.lstm_mtl import LstmMtl, discourage_absent_actions, draw_dropout_masks
+from b3dist.training.metrics import macro_f1
+from b3dist.training.return_unit import ReturnTarget
+from b3dist.training.sampling import asset_generator, draw_epoch, importance_weights, sampling_weights
+
+EVALUATION_BATCH = 512
+"""Windows per forward pass at evaluation: a fixed number, so that sums do not depend on the part's size."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochRecord:
+    """One line of history.csv."""
+
+    epoch: int
+    """From 1."""
+    train_loss: float
+    """Mean loss of the epoch's steps, as optimised: resampled windows, dropout on."""
+    val_loss: float
+    """Loss over every validation window, dropout off."""
+    val_macro_f1: float
+    val_mae: float
+    """Mean absolute return error on validation, a fraction."""
+    learning_rate: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """A trained asset: the best epoch's weights and how it got there."""
+
+    model: LstmMtl
+    """Weights of the epoch with the lowest validation loss."""
+    return_target: ReturnTarget
+    history: list[EpochRecord]
+    best_epoch: int
+    train_loss: float
+    """Loss of the best epoch over every training window, dropout off, not resampled."""
+    val_loss: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predictions:
+    """Model outputs for a part's windows."""
+
+    logits: Tensor
+    """(n, 3)."""
+    returns: Tensor
+    """(n,) in the trained unit."""
+
+
+@dataclass(frozen=True)
+class WindowTensors:
+    """A part's windows as tensors: rows are gathered by index, never copied lookback times."""
+
+    starts: Tensor
+    """(n,) first row of each window."""
+    action: Tensor
+    target: Tensor
+    """(n,) return in the trained unit."""
+    future_return: Tensor
+    """(n,) float64, fraction."""
+
+    @classmethod
+    def of(cls, split: Split, lookback: int, return_target: ReturnTarget) -> "WindowTensors":
+        """Tensors of one part."""
+        return cls(
+            torch.from_numpy(split.ends - lookback + 1),
+            torch.from_numpy(split.action),
+            torch.from_numpy(return_target.encode(split.future_return).astype(np.float32)),
+            torch.from_numpy(split.future_return),
+        )
+
+
+def fit_asset(data: AssetData, config: Config, *, on_epoch: Callable[[EpochRecord], None] | None = None) -> Fit:
+    """Train one asset from scratch by the card's procedure.
+
+    Early stopping counts epochs without an improvement of min_delta; the kept epoch has the lowest validation loss.
+
+    Raises:
+        TrainingError: the loss stopped being a finite number.
+    """
+    torch.set_num_threads(1)
+    return _Fitting(data, config).run(on_epoch)
+
+
+def predict(model: LstmMtl, rows: Tensor, starts: Tensor, lookback: int) -> Predictions:
+    """Outputs of windows beginning at rows starts: (n,), dropout off, of rows: (rows, F) z-scores."""
+    offsets = torch.arange(lookback)
+    logits, returns = [], []
+    with torch.inference_mode():
+        for chunk in torch.split(starts, EVALUATION_BATCH):
+            chunk_logits, chunk_returns = model(rows[chunk[:, None] + offsets])
+            logits.append(chunk_logits)
+            returns.append(chunk_returns)
+    return Predictions(logits=torch.cat(logits), returns=torch.cat(returns))
+
+
+class _Fitting:
+    """State of one asset's training."""
+
+    def __init__(self, data: AssetData, config: Config) -> None:
+        self.ticker = data.ticker
+        self.config = config
+        self.generator = asset_generator(config.seed, data.ticker)
+        self.lookback = config.data.lookback
+        self.offsets = torch.arange(self.lookback)
+        self.rows = torch.from_numpy(data.features)
+        self.return_target = ReturnTarget.fit(data.train.future_return, config.loss.return_unit)
+        self.train = WindowTensors.of(data.train, self.lookback, self.return_target)
+        self.val = WindowTensors.of(data.val, self.lookback, self.return_target)
+        counts = torch.bincount(self.train.action, minlength=len(ACTIONS))
+        self.loss = MultiTaskLoss(config.loss, inverse_frequency(counts) if config.loss.class_weights else None)
+        self.weights = sampling_weights(self.train.action, config.training.sampler)
+        self.importance = importance_weights(self.weights) if config.loss.return_weighting == "uniform" else None
+        self.model = LstmMtl(self.rows.shape[1], config.model, generator=self.generator)
+        discourage_absent_actions(self.model, counts)
+        self.flat = flatten_parameters(self.model)
+        self.optimizer = torch.optim.Adam(
+            [self.flat], lr=config.training.learning_rate, weight_decay=config.training.weight_decay, fused=True
+        )
+        self.scheduler = plateau_scheduler(self.optimizer, config.training)
+
+    def run(self, on_epoch: Callable[[EpochRecord], None] | None) -> Fit:
+        best_loss, best_epoch, best_weights = math.inf, 0, self.flat.detach().clone()
+        stopping = EarlyStopping(self.config.training)
+        history: list[EpochRecord] = []
+        for epoch in range(1, self.config.training.epochs + 1):
+            learning_rate = float(self.optimizer.param_groups[0]["lr"])
+            train_loss = self.run_epoch()
+            predictions = predict(self.model, self.rows, self.val.starts, self.lookback)
+            val_loss = self.evaluate(predictions, self.val)
+            if not (math.isfinite(train_loss) and math.isfinite(val_loss)):
+                raise TrainingError(
+                    f"{self.ticker} diverged at epoch {epoch}: training loss {train_loss}, validation loss {val_loss}",
+                    hint="lower training.learning_rate or the loss weights",
+                )
+            returns = self.return_target.decode(predictions.returns.to(torch.float64))
+            history.append(
+                EpochRecord(
+                    epoch=epoch,
+                    train_loss=train_loss,
+                    val_loss=val_loss,
+                    val_macro_f1=macro_f1(self.val.action.numpy(), predictions.logits.argmax(dim=1).numpy()),
+                    val_mae=float((returns - self.val.future_return).abs().mean()),
+                    learning_rate=learning_rate,
+                )
+            )
+            if on_epoch is not None:
+                on_epoch(history[-1])
+            if val_loss < best_loss:
+                best_loss, best_epoch = val_loss, epoch
+                best_weights.copy_(self.flat.detach())
+            self.scheduler.step(val_loss)
+            if stopping.should_stop(val_loss):
+                break
+        with torch.no_grad():
+            self.flat.copy_(best_weights)
+        train_loss = self.evaluate(predict(self.model, self.rows, self.train.starts, self.lookback), self.train)
+        return Fit(
+            model=self.model,
+            return_target=self.return_target,
+            history=history,
+            best_epoch=best_epoch,
+            train_loss=train_loss,
+            val_loss=best_loss,
+        )
+
+    def run_epoch(self) -> float:
+        """One pass over as many drawn windows as there are; the mean loss of its steps, weighted by their windows."""
+        batch_size = self.config.training.batch_size
+        drawn = draw_epoch(self.weights, self.config.training.sampler, self.generator)
+        masks = draw_dropout_masks(len(drawn), self.config.model, self.generator)
+        total = torch.zeros((), dtype=torch.float64)
+        for windows, mask in zip(torch.split(drawn, batch_size), torch.split(masks, batch_size), strict=True):
+            inputs = self.rows[self.train.starts[windows][:, None] + self.offsets]
+            logits, returns = self.model(inputs, mask)
+            loss = self.loss(
+                logits,
+                returns,
+                action=self.train.action[windows],
+                target=self.train.target[windows],
+                return_weights=None if self.importance is None else self.importance[windows],
+            )
+            gradient = self.flat.grad
+            assert gradient is not None
+            gradient.zero_()
+            loss.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_([self.flat], self.config.training.clip_norm)
+            self.optimizer.step()
+            total += loss.detach() * len(windows)
+        return float(total) / len(drawn)
+
+    def evaluate(self, predictions: Predictions, windows: WindowTensors) -> float:
+        """The training loss over every window of a part, as it is."""
+        with torch.inference_mode():
+            return float(
+                self.loss(predictions.logits, predictions.returns, action=windows.action, target=windows.target)
+            )
+
+
+@dataclass
+class EarlyStopping:
+    """Patience of the card: an epoch counts as better only if it improves the best loss by more than min_delta."""
+
+    config: TrainingConfig
+    best: float = field(default=math.inf, init=False)
+    waited: int = field(default=0, init=False)
+
+    def should_stop(self, loss: float) -> bool:
+        """Whether `patience` epochs have passed without one that counts as better."""
+        if loss < self.best - self.config.min_delta:
+            self.best, self.waited = loss, 0
+        else:
+            self.waited += 1
+        return self.waited >= self.config.patience
+
+
+def plateau_scheduler(optimizer: torch.optim.Optimizer, config: TrainingConfig) -> ReduceLROnPlateau:
+    """The card's learning-rate schedule, stepped with the validation loss."""
+    return ReduceLROnPlateau(
+        optimizer,
+        factor=config.scheduler_factor,
+        patience=config.scheduler_patience,
+        min_lr=config.min_learning_rate,
+    )
+
+
+def flatten_parameters(model: nn.Module) -> nn.Parameter:
+    """Move all weights and all gradients of a model into one flat buffer each; its tensors become views of them."""
+    parameters = list(model.parameters())
+    flat = nn.Parameter(torch.cat([parameter.detach().reshape(-1) for parameter in parameters]))
+    flat.grad = torch.zeros_like(flat)
+    offset = 0
+    for parameter in parameters:
+        size = parameter.numel()
+        parameter.data = flat.data[offset : offset + size].view_as(parameter)
+        parameter.grad = flat.grad[offset : offset + size].view_as(parameter)
+        offset += size
+    return flat

@@ -1,0 +1,45 @@
+"""The one data builder of the suite: a seeded random-walk asset, and the real data beside the repository."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+Columns = dict[str, np.ndarray]
+
+
+def make_columns(rows: int = 400, *, seed: int = 0, start: str = "2015-01-02") -> Columns:
+    """Bars of one asset as the lake's columns, each (rows,): a random walk around 20 BRL on consecutive weekdays."""
+    rng = np.random.default_rng(seed)
+    close = np.round(20.0 * np.exp(np.cumsum(rng.normal(0, 0.02, rows))), 2)
+    opening = np.round(close * np.exp(rng.normal(0, 0.008, rows)), 2)
+    spread = np.round(rng.uniform(0.01, 0.05, rows), 2)
+    return {
+        "session": np.busday_offset(np.datetime64(start), np.arange(rows), roll="forward"),
+        "open": opening,
+        "high": np.maximum(opening, close) + 0.1,
+        "low": np.minimum(opening, close) - 0.1,
+        "close": close,
+        "best_bid": close - spread,
+        "best_ask": close + spread,
+        "quantity": rng.integers(10_000, 1_000_000, rows).astype(np.float64),
+        "ex_mark": np.full(rows, "", dtype=object),
+        "distribution_number": np.full(rows, 100),
+        "adjustment": np.ones(rows),
+    }
+
+
+@pytest.fixture
+def asset_columns() -> Callable[..., Columns]:
+    """The builder itself, for tests that vary its arguments."""
+    return make_columns
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real B3 files beside the repository; tests that need them are skipped where they are absent."""
+    folder = Path(__file__).parents[2] / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("the real B3 data is not beside this checkout (../shared/data)")
+    return folder
