@@ -15,13 +15,16 @@ class MarketMove:
 
     Args:
         bars: ticker, session, open, close; sorted by ticker, then session.
+
+    Attributes:
+        position: (rows,) number of each row's session among all sessions of the bars.
     """
 
     def __init__(self, bars: pd.DataFrame) -> None:
         sessions = bars["session"].to_numpy().astype("datetime64[D]")
-        self._calendar, self._position = np.unique(sessions, return_inverse=True)
+        self._calendar, self.position = np.unique(sessions, return_inverse=True)
         ticker = pd.factorize(bars["ticker"])[0]
-        neighbours = (ticker[1:] == ticker[:-1]) & (np.diff(self._position) == 1)
+        neighbours = (ticker[1:] == ticker[:-1]) & (np.diff(self.position) == 1)
         rows = np.flatnonzero(neighbours) + 1
         opening, close = bars["open"].to_numpy(dtype=float), bars["close"].to_numpy(dtype=float)
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -33,17 +36,17 @@ class MarketMove:
     def _median(self, moves: npt.NDArray[np.float64], rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
         """(sessions,) median move; 0 on sessions with too few."""
         finite = np.isfinite(moves)
-        grouped = pd.Series(moves[finite]).groupby(self._position[rows[finite]]).agg(["median", "size"])
+        grouped = pd.Series(moves[finite]).groupby(self.position[rows[finite]]).agg(["median", "size"])
         medians = np.zeros(len(self._calendar))
         medians[grouped.index.to_numpy()] = np.where(grouped["size"] >= MIN_TICKERS, grouped["median"], 0.0)
         return medians
 
     def sessions_between(self, earlier: npt.NDArray[np.int64], later: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Exchange sessions from one row of the bars to another; 1 for neighbouring sessions."""
-        return np.asarray(self._position[later] - self._position[earlier], dtype=np.int64)
+        return np.asarray(self.position[later] - self.position[earlier], dtype=np.int64)
 
     def until_opening(self, earlier: npt.NDArray[np.int64], later: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
         """Log move of the market from the close of row `earlier` to the opening of row `later`."""
-        last_close = self._position[later] - 1
-        quiet: npt.NDArray[np.float64] = self._level[last_close] - self._level[self._position[earlier]]
-        return quiet + self._overnight[self._position[later]]
+        last_close = self.position[later] - 1
+        quiet: npt.NDArray[np.float64] = self._level[last_close] - self._level[self.position[earlier]]
+        return quiet + self._overnight[self.position[later]]

@@ -40,6 +40,7 @@ def asset_bars(
             "ticker": ticker,
             "isin": f"BR{ticker[:4]}ACNOR0",
             "name": ticker[:4],
+            "class": "ON",
             "open": close,
             "high": close,
             "low": close,
