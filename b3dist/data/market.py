@@ -45,6 +45,10 @@ class MarketMove:
         """Exchange sessions from one row of the bars to another; 1 for neighbouring sessions."""
         return np.asarray(self.position[later] - self.position[earlier], dtype=np.int64)
 
+    def until_close(self, earlier: npt.NDArray[np.int64], later: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+        """Log move of the market from the close of row `earlier` to the close of row `later`."""
+        return np.asarray(self._level[self.position[later]] - self._level[self.position[earlier]])
+
     def until_opening(self, earlier: npt.NDArray[np.int64], later: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
         """Log move of the market from the close of row `earlier` to the opening of row `later`."""
         last_close = self.position[later] - 1
