@@ -5,6 +5,8 @@ from typing import Annotated
 import typer
 
 from b3dist import __version__
+from b3dist.cli.download import download
+from b3dist.cli.simulate import simulate
 
 app = typer.Typer(
     name="b3dist",
@@ -29,6 +31,10 @@ def _root(
     ] = False,
 ) -> None:
     """Train, tune, release and serve one LSTM multi-task model for every asset of B3."""
+
+
+app.command()(simulate)
+app.command()(download)
 
 
 def main() -> None:

@@ -53,6 +53,8 @@ def answers(verb: Callable[..., Answer]) -> Callable[..., None]:
             except KeyboardInterrupt as interrupt:
                 hint = str(interrupt) or "run the same command again"
                 _fail(Interrupted("interrupted; nothing half-written is left", hint=hint), stdout, json_output, debug)
+            except typer.BadParameter:
+                raise  # wrong usage: typer says what, and exits with 2
             except B3distError as error:
                 _fail(error, stdout, json_output, debug)
             except OSError as error:
