@@ -11,10 +11,11 @@ from datetime import date
 from pathlib import Path
 from typing import Final, Literal
 
+import numpy as np
 import requests
 
-from b3dist.data.calendar import exchange_sessions
 from b3dist.data.cotahist import CotahistReader
+from b3dist.data.exchange import b3_sessions
 from b3dist.errors import DownloadError, FormatError
 
 BASE_URL: Final = "https://bvmf.bmfbovespa.com.br/InstDados/SerHist/"
@@ -230,7 +231,8 @@ def _why_absent(name: str) -> str:
     if kind != "D":
         return "B3 keeps years from 1986 on, but months and days of recent time only; the newest may not be out yet"
     session = date(int(digits[4:]), int(digits[2:4]), int(digits[:2]))
-    if not len(exchange_sessions(session, session)):
+    day = np.datetime64(session)
+    if not len(b3_sessions(day, day)):
         return f"{session} is no session of B3"
     return f"the file of {session} may not be out yet (they appear in the evening), or be too old: use the year's file"
 

@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import signal as filters
 
-from b3dist.data.calendar import FIRST_KNOWN, exchange_sessions
+from b3dist.data.exchange import b3_sessions
 from b3dist.errors import ConfigError
 
 Floats = npt.NDArray[np.float64]
@@ -39,6 +39,7 @@ LAST_SESSION: Final = date(2018, 12, 28)
 MARK_SESSIONS: Final = 8
 """Sessions an ex-mark stands in ESPECI."""
 
+_FIRST_SESSION = date(1995, 1, 2)  # the calendar was not compared with files before 2012, and BRL began in 1994
 _ARCH, _GARCH = 0.07, 0.90  # with t(6) shocks the fourth moment is finite: 6 * 0.07^2 + 2 * 0.07 * 0.9 + 0.9^2 < 1
 _DEGREES_OF_FREEDOM = 6
 _WARM_UP = 250
@@ -89,11 +90,11 @@ def market_sessions(count: int, *, last: date = LAST_SESSION) -> npt.NDArray[np.
     Raises:
         ConfigError: the exchange calendar does not reach back so far.
     """
-    first = max(last - timedelta(days=count * 3 // 2 + 30), FIRST_KNOWN)
-    sessions = exchange_sessions(first, last)
+    first = max(last - timedelta(days=count * 3 // 2 + 30), _FIRST_SESSION)
+    sessions = b3_sessions(np.datetime64(first), np.datetime64(last))
     if len(sessions) < count:
         raise ConfigError(
-            f"--sessions must be at most {len(sessions)} (B3 calendar from {FIRST_KNOWN} to {last}), got {count}"
+            f"--sessions must be at most {len(sessions)} (B3 from {_FIRST_SESSION} to {last}), got {count}"
         )
     return sessions[-count:]
 

@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 
 from b3dist.config import FeatureSet
-from b3dist.data.calendar import exchange_sessions
 from b3dist.data.cotahist import read_cotahist
+from b3dist.data.exchange import b3_sessions
 from b3dist.data.features import INPUT_COLUMNS, INVALID_ROWS, Bars, compute_features
 from b3dist.data.simulate import TRUTH, simulate
 from b3dist.data.simulated_bars import asset_records, listings, share_factors
@@ -73,7 +73,7 @@ def test_one_file_per_year_on_the_exchange_calendar(market: Path, truth: dict[st
     assert sorted(files_of(market)) == [*(file["name"] for file in truth["files"]), TRUTH]
     sessions = market_sessions(SESSIONS)
     assert str(sessions[-1]) == "2018-12-28"
-    assert np.array_equal(sessions, exchange_sessions(sessions[0].item(), sessions[-1].item()))
+    assert np.array_equal(sessions, b3_sessions(sessions[0], sessions[-1]))
     assert truth["calendar"] == sessions.astype(str).tolist()
     assert np.array_equal(np.unique(bars["session"].to_numpy().astype("datetime64[D]")), sessions)
 
