@@ -6,6 +6,7 @@ import typer
 
 from b3dist import __version__
 from b3dist.cli.download import download
+from b3dist.cli.ingest import ingest
 from b3dist.cli.simulate import simulate
 
 app = typer.Typer(
@@ -35,6 +36,7 @@ def _root(
 
 app.command()(simulate)
 app.command()(download)
+app.command()(ingest)
 
 
 def main() -> None:
