@@ -60,7 +60,8 @@ def simulate(out: Path, *, assets: int = 24, sessions: int = 1500, seed: int = 7
         StorageError: the disk is full or `out` cannot be written.
     """
     _check_arguments(assets=assets, sessions=sessions, seed=seed, signal=signal)
-    former = _former_files(out)
+    place = out.resolve()  # a link is followed, so that its target is replaced and not the link
+    former = _former_files(place)
     calendar = market_sessions(sessions)
     histories = simulate_histories(assets=assets, sessions=sessions, seed=seed, signal=signal)
     listed = listings(assets)
@@ -69,14 +70,14 @@ def simulate(out: Path, *, assets: int = 24, sessions: int = 1500, seed: int = 7
     records = pd.concat([bars, other_records(bars, calendar)], ignore_index=True)
     records = records.sort_values(["session", "bdi_code", "name", "ticker"], kind="stable", ignore_index=True)
 
-    aside = out.parent / f".{out.name}.{secrets.token_hex(4)}"
+    aside = place.parent / f".{place.name}.{secrets.token_hex(4)}"
     try:
         aside.mkdir(parents=True)
         files = _write_years(aside, records)
         truth = describe(histories, frames, listed, calendar, seed=seed, signal=signal)
         text = json.dumps({**truth, "files": files}, indent=None, separators=(",", ":"), allow_nan=False)
         (aside / TRUTH).write_text(text + "\n", encoding="utf-8")
-        _move_into_place(aside, out, former)
+        _move_into_place(aside, place, former)
     except OSError as error:
         raise StorageError(
             f"cannot write the simulation to {out}: {error.strerror or error}",
@@ -238,6 +239,8 @@ def _former_files(out: Path) -> list[str]:
     remedy = "name another folder, or empty this one yourself"
     if not out.is_dir():
         raise ConfigError(f"cannot simulate into {out}: it is a file, expected a folder", hint=remedy)
+    if out == Path.cwd():
+        raise ConfigError(f"cannot simulate into the current folder {out}: it is replaced as a whole", hint=remedy)
     present = {entry.name for entry in out.iterdir()}
     if not present:
         return []

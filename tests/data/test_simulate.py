@@ -312,6 +312,18 @@ def test_former_simulation_is_replaced(tmp_path: Path) -> None:
     assert [entry.name for entry in tmp_path.iterdir()] == ["sim"]
 
 
+def test_link_is_followed_and_the_current_folder_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A link to a folder stays a link; the folder one stands in is never replaced."""
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "disk")
+    simulate(tmp_path / "link", assets=1, sessions=100)
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "disk" / TRUTH).is_file()
+    monkeypatch.chdir(tmp_path / "disk")
+    with pytest.raises(ConfigError, match="current folder"):
+        simulate(Path(), assets=1, sessions=100)
+
+
 def test_unwritable_place_is_said_and_leaves_nothing(tmp_path: Path) -> None:
     """Where the parent is a file, one clear error."""
     (tmp_path / "file").write_text("x")
