@@ -8,6 +8,7 @@ from b3dist import __version__
 from b3dist.cli.download import download
 from b3dist.cli.ingest import ingest
 from b3dist.cli.simulate import simulate
+from b3dist.cli.train import train
 
 app = typer.Typer(
     name="b3dist",
@@ -37,6 +38,7 @@ def _root(
 app.command()(simulate)
 app.command()(download)
 app.command()(ingest)
+app.command()(train)
 
 
 def main() -> None:

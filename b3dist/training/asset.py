@@ -1,0 +1,168 @@
+"""One asset end to end: read its bars, prepare, train, evaluate, write. What `train` and every fleet worker call."""
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+
+from b3dist.config import Config
+from b3dist.data.lake import Lake
+from b3dist.data.schema import SCHEMA_VERSION
+from b3dist.data.windows import BAR_COLUMNS, SPLITS, AssetData, count_actions, prepare_asset
+from b3dist.training.bundle import library_versions, write_bundle
+from b3dist.training.metrics import evaluate_part
+from b3dist.training.skill import judge_part
+from b3dist.training.trainer import EpochRecord, Fit, fit_asset, predict
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedAsset:
+    """What came of one asset."""
+
+    ticker: str
+    path: Path
+    """The committed bundle."""
+    metrics: dict[str, Any]
+    """metrics.json."""
+    num_train_windows: int
+    epochs: int
+    windows_trained: int
+    """Training windows x epochs."""
+    seconds: float
+
+
+def train_asset(
+    lake: Lake,
+    ticker: str,
+    config: Config,
+    assets_dir: Path,
+    *,
+    on_epoch: Callable[[EpochRecord], None] | None = None,
+) -> TrainedAsset:
+    """Train one asset and commit its bundle as assets_dir/TICKER.
+
+    The numbers depend on the lake's bars, the configuration and its seed alone, not on what else runs.
+
+    Raises:
+        InsufficientDataError: the asset is to be skipped by rule.
+        TrainingError: the loss diverged.
+        StorageError: the bundle could not be written.
+    """
+    started = time.perf_counter()
+    data = load_asset(lake, ticker, config)
+    fit = fit_asset(data, config, on_epoch=on_epoch)
+    predictions = tabulate_predictions(data, fit, config)
+    metrics = {
+        **{name: evaluate_predictions(predictions, name, config.data.horizon) for name in ("val", "test")},
+        **loss_metrics(fit),
+    }
+    path = assets_dir / ticker
+    write_bundle(
+        path,
+        facts=describe(data, fit, config, lake_manifest_hash=lake.manifest_hash),
+        model=fit.model,
+        scaler=data.scaler,
+        history=pa.Table.from_pylist([asdict(record) for record in fit.history]),
+        predictions=predictions,
+        metrics=metrics,
+    )
+    epochs = len(fit.history)
+    return TrainedAsset(
+        ticker=ticker,
+        path=path,
+        metrics=metrics,
+        num_train_windows=len(data.train),
+        epochs=epochs,
+        windows_trained=len(data.train) * epochs,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def load_asset(lake: Lake, ticker: str, config: Config) -> AssetData:
+    """An asset's rows and windows from the lake."""
+    bars = lake.bars(ticker, BAR_COLUMNS)
+    columns = {name: bars[name].to_numpy() for name in BAR_COLUMNS}
+    return prepare_asset(ticker, columns, lake.calendar(), config.data)
+
+
+def tabulate_predictions(data: AssetData, fit: Fit, config: Config) -> pa.Table:
+    """predictions.parquet: one row per validation and test window, ascending by session."""
+    rows = torch.from_numpy(data.features)
+    parts = []
+    for name in ("val", "test"):
+        part = data.part(name)
+        outputs = predict(fit.model, rows, torch.from_numpy(part.ends - config.data.lookback + 1), config.data.lookback)
+        probabilities = torch.softmax(outputs.logits.to(torch.float64), dim=1).numpy()
+        close = data.close[part.ends]
+        parts.append(
+            pa.table(
+                {
+                    "session": pa.array(data.sessions[part.ends].astype("datetime64[D]"), type=pa.date32()),
+                    "split": pa.array([name] * len(part), type=pa.string()),
+                    "close": close,
+                    "future_close": part.future_close,
+                    "y_action": part.action,
+                    "y_return": part.future_return,
+                    "p_buy": probabilities[:, 0],
+                    "p_sell": probabilities[:, 1],
+                    "p_hold": probabilities[:, 2],
+                    "action": probabilities.argmax(axis=1).astype(np.int64),
+                    "return_pred": fit.return_target.decode(outputs.returns.to(torch.float64)).numpy(),
+                    "spans_cash_ex_date": part.spans_cash,
+                }
+            )
+        )
+    return pa.concat_tables(parts)
+
+
+def evaluate_predictions(predictions: pa.Table, name: str, horizon: int) -> dict[str, Any]:
+    """Metrics, baselines and skill of the part called name, from predictions.parquet's rows alone."""
+    part = predictions.filter(pc.equal(predictions["split"], name))
+    columns = {column: part[column].to_numpy() for column in part.column_names if column not in ("session", "split")}
+    metrics = evaluate_part(columns)
+    skill = judge_part(columns["y_return"], columns["return_pred"], horizon=horizon, ic=metrics["return"]["ic"])
+    return {**metrics, "skill": skill}
+
+
+def loss_metrics(fit: Fit) -> dict[str, Any]:
+    """The overfitting figures of metrics.json: losses of the kept weights over every window, dropout off."""
+    return {
+        "train_loss": fit.train_loss,
+        "val_loss": fit.val_loss,
+        "overfit_gap": fit.val_loss - fit.train_loss,
+        "overfit_ratio": fit.val_loss / fit.train_loss if fit.train_loss > 0 else None,
+        "best_epoch": fit.best_epoch,
+        "epochs": len(fit.history),
+    }
+
+
+def describe(data: AssetData, fit: Fit, config: Config, *, lake_manifest_hash: str) -> dict[str, Any]:
+    """bundle.json: all a reader needs to use the weights, and where they came from."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "ticker": data.ticker,
+        "config": config.to_dict(),
+        "seed": config.seed,
+        "feature_set": config.data.feature_set,
+        "feature_names": list(data.feature_names),
+        "label_set": config.data.label_set,
+        "scaler": {"mean": data.scaler.mean.tolist(), "scale": data.scaler.scale.tolist()},
+        "return_target": asdict(fit.return_target),
+        "anchor": data.anchor.isoformat(),
+        "splits": {name: _describe_split(data, name) for name in SPLITS},
+        "dropped_windows": dict(data.dropped),
+        "lake_manifest_hash": lake_manifest_hash,
+        "versions": library_versions(),
+    }
+
+
+def _describe_split(data: AssetData, name: str) -> dict[str, Any]:
+    part = data.part(name)
+    first, last = (str(data.sessions[row].astype("datetime64[D]")) for row in (part.ends[0], part.ends[-1]))
+    return {"first": first, "last": last, "num_windows": len(part), "actions": count_actions(part.action)}
