@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from b3dist import __version__
+from b3dist.cli.check import check
 from b3dist.cli.download import download
 from b3dist.cli.ingest import ingest
 from b3dist.cli.simulate import simulate
@@ -38,6 +39,7 @@ def _root(
 app.command()(simulate)
 app.command()(download)
 app.command()(ingest)
+app.command()(check)
 app.command()(train)
 
 

@@ -1,5 +1,6 @@
 """Share events on constructed bars, a user's overrides, and the adjustment they add up to."""
 
+import json
 from datetime import date
 from pathlib import Path
 
@@ -10,6 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from b3dist.data.adjust import adjustment_factors, find_share_events, override_events, read_events
+from b3dist.data.ingest import ingest
+from b3dist.data.lake import Lake
+from b3dist.data.simulate import simulate
 from b3dist.errors import DataError
 from tests.data.market_builder import SESSIONS, asset_bars, market_bars, standing
 
@@ -180,6 +184,18 @@ def test_adjusted_prices_show_no_step_at_the_event(factor: float, step_at: int, 
     adjusted = bars["close"] * adjustment_factors(bars, find_share_events(bars))
     returns = adjusted[bars["ticker"] == "AAAA3"].pct_change().abs().max()
     assert returns < 0.02 / bars.loc[bars["ticker"] == "AAAA3", "close"].min()
+
+
+def test_events_of_a_simulated_market_are_found_through_files_and_lake(tmp_path: Path) -> None:
+    """All events of truth.json and no other, though the market has cash events, halts and 3 % days as well."""
+    simulate(tmp_path / "files", assets=30, sessions=700, seed=7)
+    ingest([tmp_path / "files"], tmp_path / "lake")
+    truth = json.loads((tmp_path / "files" / "truth.json").read_text(encoding="utf-8"))
+    expected = {(event["ticker"], event["ex_date"]): event["factor"] for event in truth["events"]}
+    found = {(e.ticker, f"{e.ex_date:%Y-%m-%d}"): e.factor for e in Lake(tmp_path / "lake").events().itertuples()}
+    assert len(expected) >= 20
+    assert found.keys() == expected.keys()
+    assert all(abs(found[event] / factor - 1) < 0.05 for event, factor in expected.items())
 
 
 def test_users_events_replace_add_and_cancel(tmp_path: Path) -> None:
