@@ -1,25 +1,25 @@
 """Fit one asset: plain PyTorch, one thread, no Ray.
 
-The weights and gradients of the six small tensors live in one flat buffer each, so that clipping, Adam and zeroing are
-one kernel instead of six; the arithmetic per element is the usual one.
+The weights and gradients of the model's eight tensors live in one flat buffer each, so that clipping, Adam and zeroing
+are one kernel each instead of eight.
 """
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from b3dist.config import Config, TrainingConfig
+from b3dist.config import Config
 from b3dist.data.schema import ACTIONS
 from b3dist.data.windows import AssetData, Split
 from b3dist.errors import TrainingError
 from b3dist.model.losses import MultiTaskLoss, inverse_frequency
 from b3dist.model.lstm_mtl import LstmMtl, discourage_absent_actions, draw_dropout_masks
 from b3dist.training.metrics import macro_f1
+from b3dist.training.optimizer import EarlyStopping, FlatAdam, PlateauSchedule
 from b3dist.training.return_unit import ReturnTarget
 from b3dist.training.sampling import asset_generator, draw_epoch, importance_weights, sampling_weights
 
@@ -129,22 +129,19 @@ class _Fitting:
         self.val = WindowTensors.of(data.val, self.lookback, self.return_target)
         counts = torch.bincount(self.train.action, minlength=len(ACTIONS))
         self.loss = MultiTaskLoss(config.loss, inverse_frequency(counts) if config.loss.class_weights else None)
-        self.weights = sampling_weights(self.train.action, config.training.sampler)
-        self.importance = importance_weights(self.weights) if config.loss.return_weighting == "uniform" else None
+        self.sampling = sampling_weights(self.train.action, config.training.sampler)
+        self.importance = importance_weights(self.sampling) if config.loss.return_weighting == "uniform" else None
         self.model = LstmMtl(self.rows.shape[1], config.model, generator=self.generator)
         discourage_absent_actions(self.model, counts)
-        self.flat = flatten_parameters(self.model)
-        self.optimizer = torch.optim.Adam(
-            [self.flat], lr=config.training.learning_rate, weight_decay=config.training.weight_decay, fused=True
-        )
-        self.scheduler = plateau_scheduler(self.optimizer, config.training)
+        self.weights, self.gradient = flatten_parameters(self.model)
+        self.optimizer = FlatAdam(self.weights, self.gradient, config.training)
 
     def run(self, on_epoch: Callable[[EpochRecord], None] | None) -> Fit:
-        best_loss, best_epoch, best_weights = math.inf, 0, self.flat.detach().clone()
-        stopping = EarlyStopping(self.config.training)
+        best_loss, best_epoch, best_weights = math.inf, 0, self.weights.clone()
+        stopping, schedule = EarlyStopping(self.config.training), PlateauSchedule(self.config.training)
         history: list[EpochRecord] = []
         for epoch in range(1, self.config.training.epochs + 1):
-            learning_rate = float(self.optimizer.param_groups[0]["lr"])
+            learning_rate = self.optimizer.learning_rate
             train_loss = self.run_epoch()
             predictions = predict(self.model, self.rows, self.val.starts, self.lookback)
             val_loss = self.evaluate(predictions, self.val)
@@ -168,12 +165,11 @@ class _Fitting:
                 on_epoch(history[-1])
             if val_loss < best_loss:
                 best_loss, best_epoch = val_loss, epoch
-                best_weights.copy_(self.flat.detach())
-            self.scheduler.step(val_loss)
+                best_weights.copy_(self.weights)
+            self.optimizer.learning_rate = schedule.update(val_loss)
             if stopping.should_stop(val_loss):
                 break
-        with torch.no_grad():
-            self.flat.copy_(best_weights)
+        self.weights.copy_(best_weights)
         train_loss = self.evaluate(predict(self.model, self.rows, self.train.starts, self.lookback), self.train)
         return Fit(
             model=self.model,
@@ -187,7 +183,7 @@ class _Fitting:
     def run_epoch(self) -> float:
         """One pass over as many drawn windows as there are; the mean loss of its steps, weighted by their windows."""
         batch_size = self.config.training.batch_size
-        drawn = draw_epoch(self.weights, self.config.training.sampler, self.generator)
+        drawn = draw_epoch(self.sampling, self.config.training.sampler, self.generator)
         masks = draw_dropout_masks(len(drawn), self.config.model, self.generator)
         total = torch.zeros((), dtype=torch.float64)
         for windows, mask in zip(torch.split(drawn, batch_size), torch.split(masks, batch_size), strict=True):
@@ -200,11 +196,8 @@ class _Fitting:
                 target=self.train.target[windows],
                 return_weights=None if self.importance is None else self.importance[windows],
             )
-            gradient = self.flat.grad
-            assert gradient is not None
-            gradient.zero_()
+            self.gradient.zero_()
             loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_([self.flat], self.config.training.clip_norm)
             self.optimizer.step()
             total += loss.detach() * len(windows)
         return float(total) / len(drawn)
@@ -217,42 +210,15 @@ class _Fitting:
             )
 
 
-@dataclass
-class EarlyStopping:
-    """Patience of the card: an epoch counts as better only if it improves the best loss by more than min_delta."""
-
-    config: TrainingConfig
-    best: float = field(default=math.inf, init=False)
-    waited: int = field(default=0, init=False)
-
-    def should_stop(self, loss: float) -> bool:
-        """Whether `patience` epochs have passed without one that counts as better."""
-        if loss < self.best - self.config.min_delta:
-            self.best, self.waited = loss, 0
-        else:
-            self.waited += 1
-        return self.waited >= self.config.patience
-
-
-def plateau_scheduler(optimizer: torch.optim.Optimizer, config: TrainingConfig) -> ReduceLROnPlateau:
-    """The card's learning-rate schedule, stepped with the validation loss."""
-    return ReduceLROnPlateau(
-        optimizer,
-        factor=config.scheduler_factor,
-        patience=config.scheduler_patience,
-        min_lr=config.min_learning_rate,
-    )
-
-
-def flatten_parameters(model: nn.Module) -> nn.Parameter:
-    """Move all weights and all gradients of a model into one flat buffer each; its tensors become views of them."""
+def flatten_parameters(model: nn.Module) -> tuple[Tensor, Tensor]:
+    """Move all weights and all gradients into one flat buffer each, (n,); the model's tensors become views of them."""
     parameters = list(model.parameters())
-    flat = nn.Parameter(torch.cat([parameter.detach().reshape(-1) for parameter in parameters]))
-    flat.grad = torch.zeros_like(flat)
+    weights = torch.cat([parameter.detach().reshape(-1) for parameter in parameters])
+    gradient = torch.zeros_like(weights)
     offset = 0
     for parameter in parameters:
         size = parameter.numel()
-        parameter.data = flat.data[offset : offset + size].view_as(parameter)
-        parameter.grad = flat.grad[offset : offset + size].view_as(parameter)
+        parameter.data = weights[offset : offset + size].view_as(parameter)
+        parameter.grad = gradient[offset : offset + size].view_as(parameter)
         offset += size
-    return flat
+    return weights, gradient

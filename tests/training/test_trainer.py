@@ -15,7 +15,7 @@ from b3dist.model.losses import focal_loss
 from b3dist.model.lstm_mtl import LstmMtl, draw_dropout_masks
 from b3dist.training.return_unit import ReturnTarget
 from b3dist.training.sampling import asset_generator, draw_epoch, sampling_weights
-from b3dist.training.trainer import EarlyStopping, fit_asset
+from b3dist.training.trainer import fit_asset
 from tests.conftest import make_columns
 
 
@@ -85,13 +85,6 @@ def test_the_kept_epoch_has_the_lowest_validation_loss() -> None:
     assert len(losses) == 21
     assert fit.val_loss == min(losses)
     assert losses.index(min(losses)) + 1 == fit.best_epoch
-
-
-def test_patience_counts_from_the_last_real_improvement() -> None:
-    """With a small min_delta an improvement resets the count."""
-    stopping = EarlyStopping(config_of("training.patience=3", "training.min_delta=0.5").training)
-    decisions = [stopping.should_stop(loss) for loss in (10.0, 9.0, 8.9, 8.8, 8.0, 7.9, 7.8, 7.7)]
-    assert decisions == [False] * 7 + [True]
 
 
 @pytest.mark.parametrize("classes", [(2,), (0, 2), (1, 2)])
