@@ -8,6 +8,7 @@ from b3dist import __version__
 from b3dist.cli.check import check
 from b3dist.cli.download import download
 from b3dist.cli.ingest import ingest
+from b3dist.cli.report import report
 from b3dist.cli.simulate import simulate
 from b3dist.cli.train import train
 
@@ -41,6 +42,7 @@ app.command()(download)
 app.command()(ingest)
 app.command()(check)
 app.command()(train)
+app.command()(report)
 
 
 def main() -> None:

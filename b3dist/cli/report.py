@@ -1,0 +1,36 @@
+"""`b3dist report`."""
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from b3dist.cli.options import DEFAULT_RUNS, RunsOption
+from b3dist.cli.output import Answer, Debug, Json, answers
+
+
+@answers
+def report(
+    run_id: Annotated[str, typer.Argument(help="The run, as `b3dist runs list` names it.")],
+    runs: RunsOption = DEFAULT_RUNS,
+    out: Annotated[Path | None, typer.Option("--out", help="The file (default: report.html in the run).")] = None,
+    json_output: Json = False,
+    debug: Debug = False,
+) -> Answer:
+    """Write a run's report: one HTML file with tables and plots, to be opened without network."""
+    from b3dist.report import write_report
+
+    started = time.perf_counter()
+    path = write_report(runs, run_id, out=out).resolve()
+    payload = {
+        "path": str(path),
+        "bytes": path.stat().st_size,
+        "seconds": round(time.perf_counter() - started, 3),
+    }
+
+    def show(console: Console) -> None:
+        console.print(f"report: {path}", soft_wrap=True)
+
+    return Answer(payload=payload, show=show)

@@ -1,0 +1,116 @@
+"""The run as one HTML file: everything inlined, nothing fetched, no script but the page's own."""
+
+import base64
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from plotly.offline import get_plotlyjs
+
+from b3dist import __version__
+from b3dist.errors import StorageError
+from b3dist.report.asset_view import asset_view
+from b3dist.report.overview import SPLITS, Row, asset_row, compare, skill_gate
+from b3dist.report.run_record import RunRecord, read_run
+from b3dist.report.words import NOTHING, describe, settings
+
+_TEMPLATES = Path(__file__).parent / "templates"
+
+
+def write_report(runs: Path, run_id: str, *, out: Path | None = None) -> Path:
+    """Write the report of a run and return its path, RUNS/<run_id>/report.html unless `out` is given.
+
+    Raises:
+        RunError: no such run.
+        StorageError: the file cannot be written.
+    """
+    run = read_run(runs, run_id)
+    target = out or run.path / "report.html"
+    aside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        aside.write_text(render(run), encoding="utf-8")
+        aside.replace(target)
+    except OSError as error:
+        raise StorageError(
+            f"cannot write the report {target}: {error.strerror}", hint="choose another file with --out"
+        ) from error
+    finally:
+        aside.unlink(missing_ok=True)
+    return target
+
+
+def render(run: RunRecord) -> str:
+    """The page's HTML."""
+    rows: list[Row] = []
+    views: list[str] = []
+    parts: list[Mapping[str, Any]] = []
+    for files in run.assets():
+        rows.append(asset_row(files.ticker, files.metrics or {}))
+        views.append(_as_json(asset_view(files)))
+        parts += (files.facts or {}).get("splits", {}).values()
+    scripts = [get_plotlyjs(), *(_read_template(name) for name in ("charts.js", "page.js"))]
+    return (
+        _environment()
+        .get_template("page.html.j2")
+        .render(
+            run=run,
+            created_at=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+            version=__version__,
+            totals=run.summary.get("totals", {}),
+            period=_period(parts),
+            words=describe(run.config.get("config")),
+            settings=settings(run.config.get("config")),
+            counts={
+                state: sum(one.state == state for one in run.untrained) for state in ("skipped", "failed", "waiting")
+            },
+            scoreboard={split: compare(rows, split) for split in SPLITS},
+            gates={split: skill_gate(rows, split) for split in SPLITS},
+            overview=_as_json({"rows": rows}),
+            views=views,
+            style=_read_template("page.css"),
+            scripts=scripts,
+            script_hashes=[_csp_hash(script) for script in scripts],
+        )
+    )
+
+
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["dash"] = _with_dash
+    return environment
+
+
+def _read_template(name: str) -> str:
+    return (_TEMPLATES / name).read_text(encoding="utf-8")
+
+
+def _period(parts: Sequence[Mapping[str, Any]]) -> tuple[str, str] | None:
+    """First and last session of any window's last row in the fleet."""
+    dated = [part for part in parts if part.get("first") and part.get("last")]
+    return (min(part["first"] for part in dated), max(part["last"] for part in dated)) if dated else None
+
+
+def _as_json(content: Mapping[str, Any]) -> str:
+    """JSON that cannot end the script element it is put into, whatever strings it holds."""
+    text = json.dumps(content, allow_nan=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _csp_hash(script: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+
+
+def _with_dash(value: float | None, pattern: str = "{:,}") -> str:
+    """The value in the pattern, or a dash where there is none."""
+    return NOTHING if value is None else pattern.format(value)

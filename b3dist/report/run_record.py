@@ -1,0 +1,201 @@
+"""A run read back for its report: tolerant of what is missing, which it names, and of a run still going on."""
+
+import csv
+import difflib
+import fcntl
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from b3dist.errors import RunError
+
+Event = dict[str, Any]
+RunState = Literal["finished", "running", "interrupted"]
+History = dict[str, list[float | None]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AssetFiles:
+    """What an asset's folder holds; `missing` names files that are absent or unreadable, and why."""
+
+    ticker: str
+    metrics: dict[str, Any] | None
+    facts: dict[str, Any] | None
+    """bundle.json."""
+    history: History | None
+    """Columns of history.csv; empty cells are None."""
+    predictions: dict[str, npt.NDArray[Any]] | None
+    """Columns of predictions.parquet, each (windows,)."""
+    missing: Sequence[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Untrained:
+    """An asset without a model, and why."""
+
+    ticker: str
+    state: Literal["skipped", "failed", "waiting"]
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """A run as its folder tells it."""
+
+    run_id: str
+    path: Path
+    state: RunState
+    config: Mapping[str, Any]
+    """config.json; empty where that is missing."""
+    summary: Mapping[str, Any]
+    """summary.json; empty where the run has not ended."""
+    trained: Sequence[str]
+    """Tickers with a committed folder, in alphabetical order."""
+    untrained: Sequence[Untrained]
+    problems: Sequence[str] = field(default=())
+    """What of the run itself is missing or damaged."""
+
+    def assets(self) -> Iterator[AssetFiles]:
+        """The trained assets' files, one at a time."""
+        for ticker in self.trained:
+            yield read_asset(self.path / "assets" / ticker)
+
+
+def read_run(runs: Path, run_id: str) -> RunRecord:
+    """Read a run's folder.
+
+    Raises:
+        RunError: there is no such run.
+    """
+    known = sorted(entry.name for entry in runs.glob("[!.]*") if entry.is_dir())
+    if run_id not in known:
+        nearest = difflib.get_close_matches(run_id, known, n=1, cutoff=0.0)
+        hint = f"did you mean {nearest[0]}?" if nearest else f"no runs in {runs}: name their folder with --runs"
+        raise RunError(f"there is no run {run_id!r} in {runs}", hint=hint)
+    path = runs / run_id
+    problems: list[str] = []
+    config, summary = (_object(path / name, problems) or {} for name in ("config.json", "summary.json"))
+    events = _events(path / "ledger.jsonl", problems)
+    trained = sorted(folder.name for folder in (path / "assets").glob("[!.]*") if folder.is_dir())
+    running = _is_driven(path)
+    state: RunState = "running" if running else "finished" if summary.get("state") == "finished" else "interrupted"
+    if state != "finished":
+        problems = [problem for problem in problems if not problem.startswith("summary.json")]
+    return RunRecord(
+        run_id=run_id,
+        path=path,
+        state=state,
+        config=config,
+        summary={} if running else summary,
+        trained=trained,
+        untrained=_untrained(config.get("tickers", []), set(trained), events, summary),
+        problems=problems,
+    )
+
+
+def read_asset(folder: Path) -> AssetFiles:
+    """Read an asset's folder, noting what is missing."""
+    missing: list[str] = []
+    return AssetFiles(
+        ticker=folder.name,
+        metrics=_object(folder / "metrics.json", missing),
+        facts=_object(folder / "bundle.json", missing),
+        history=_history(folder / "history.csv", missing),
+        predictions=_predictions(folder / "predictions.parquet", missing),
+        missing=missing,
+    )
+
+
+def _untrained(
+    tickers: Sequence[str], trained: set[str], events: Sequence[Event], summary: Mapping[str, Any]
+) -> list[Untrained]:
+    """Assets of the run without a folder: the ledger's last word on each, the summary's where there is no ledger."""
+    last: dict[str, Mapping[str, Any]] = {
+        entry["ticker"]: {**entry, "event": entry["state"]} for entry in summary.get("assets", []) if not events
+    }
+    for event in events:
+        if event["event"] == "opened":  # a new invocation tries failed assets again
+            last = {ticker: entry for ticker, entry in last.items() if entry["event"] != "failed"}
+        elif "ticker" in event:
+            last[event["ticker"]] = event
+    found = []
+    for ticker in sorted({*tickers, *last} - trained):
+        entry = last.get(ticker, {})
+        word, reason = entry.get("event"), str(entry.get("error") or entry.get("reason") or entry.get("why") or "")
+        if word == "failed":
+            found.append(Untrained(ticker=ticker, state="failed", reason=reason or "no reason recorded"))
+        elif word == "skipped":
+            found.append(Untrained(ticker=ticker, state="skipped", reason=reason or "no reason recorded"))
+        elif word == "trained":
+            found.append(Untrained(ticker=ticker, state="failed", reason="recorded as trained, but its folder is gone"))
+        else:
+            phase = "in training" if word == "leased" else "not begun" if word is None else "to be tried again"
+            found.append(Untrained(ticker=ticker, state="waiting", reason=phase + (f": {reason}" if reason else "")))
+    return found
+
+
+def _object(path: Path, missing: list[str]) -> dict[str, Any] | None:
+    try:
+        # A number that is none (JSON knows no NaN, Python's reader does) counts as undefined.
+        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda _word: None)
+    except (OSError, ValueError) as error:
+        missing.append(_absent(path, error))
+        return None
+    if not isinstance(content, dict):
+        missing.append(f"{path.name} holds no JSON object")
+        return None
+    return content
+
+
+def _history(path: Path, missing: list[str]) -> History | None:
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        return {name: [float(row[name]) if row[name] else None for row in rows] for name in (rows[0] if rows else ())}
+    except (OSError, ValueError, TypeError) as error:
+        missing.append(_absent(path, error))
+        return None
+
+
+def _predictions(path: Path, missing: list[str]) -> dict[str, npt.NDArray[Any]] | None:
+    try:
+        # pq.read_table would import pandas, two seconds for nothing.
+        with pq.ParquetFile(path) as file:
+            table = file.read()
+        return {name: np.asarray(table[name].to_numpy()) for name in table.column_names}
+    except (OSError, pa.ArrowException) as error:
+        missing.append(_absent(path, error))
+        return None
+
+
+def _events(path: Path, problems: list[str]) -> list[Event]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        # A line without its end is what a crash, or a driver at work, has not finished writing.
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+    except (OSError, ValueError) as error:
+        problems.append(_absent(path, error))
+        return []
+
+
+def _is_driven(path: Path) -> bool:
+    """Whether a living driver holds the run's lock."""
+    try:
+        with (path / "driver.lock").open("r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        pass
+    return False
+
+
+def _absent(path: Path, error: Exception) -> str:
+    return f"{path.name} is missing" if isinstance(error, FileNotFoundError) else f"{path.name} is unreadable: {error}"
