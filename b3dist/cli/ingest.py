@@ -3,7 +3,7 @@
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
 from rich.console import Console
@@ -26,7 +26,7 @@ def ingest(
     sources: Annotated[list[Path], typer.Argument(help="COTAHIST files (.TXT, .ZIP, .gz) or folders of them.")],
     lake: LakeOption = DEFAULT_LAKE,
     universe: Annotated[
-        str | None,
+        Literal["shares", "funds", "bdrs", "all"] | None,
         typer.Option(help="shares (with units), funds, bdrs or all. Default: the lake's own; shares for a new one."),
     ] = None,
     events: Annotated[

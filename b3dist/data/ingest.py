@@ -160,11 +160,13 @@ def _read(path: Path, digest: str, writer: LakeWriter, progress: Progress | None
     with CotahistReader(path) as reader:
         waiting: list[Rows] = []
         for rows in reader.blocks():
-            sessions.update(np.unique(day_numbers(rows, FIELD["session"].start)).tolist())
-            chosen = select_bars(rows, writer.universe)
-            _check_quote_factor(path, rows, chosen, first_line=reader.records - len(rows) + 2)
+            days = day_numbers(rows, FIELD["session"].start)
+            starts = np.append(0, np.flatnonzero(days[1:] != days[:-1]) + 1)  # records come in runs of one session
+            sessions.update(days[starts].tolist())
+            chosen = np.flatnonzero(select_bars(rows, writer.universe))
             waiting.append(rows[chosen])
-            kept += len(waiting[-1])
+            _check_quote_factor(path, waiting[-1], chosen + reader.records - len(rows) + 2)
+            kept += len(chosen)
             if sum(map(len, waiting)) >= _ROWS_AT_ONCE:
                 spool.add_bars(to_bars(np.concatenate(waiting), generated=reader.generated))
                 waiting.clear()
@@ -172,25 +174,25 @@ def _read(path: Path, digest: str, writer: LakeWriter, progress: Progress | None
                 progress(path, reader.progress)
         if kept:
             spool.add_bars(to_bars(np.concatenate(waiting), generated=reader.generated))
-    days = as_dates(np.array(sorted(sessions), dtype=np.int64)).tolist()
+    dates = as_dates(np.array(sorted(sessions), dtype=np.int64)).tolist()
     source = SourceFile(
         name=path.name,
         sha256=digest,
         records=reader.records,
         kept=kept,
         generated=reader.generated,
-        first_session=days[0] if days else None,
-        last_session=days[-1] if days else None,
+        first_session=dates[0] if dates else None,
+        last_session=dates[-1] if dates else None,
     )
-    return Stage(source=source, sessions=days, spool=spool)
+    return Stage(source=source, sessions=dates, spool=spool)
 
 
-def _check_quote_factor(path: Path, rows: Rows, chosen: NDArray[np.bool_], *, first_line: int) -> None:
+def _check_quote_factor(path: Path, rows: Rows, lines: NDArray[np.int64]) -> None:
     """Refuse a quote factor of 0 in a bar: no price can be divided by it."""
     field = FIELD["quote_factor"]
-    zero = (rows[:, field.start : field.end] == ord("0")).all(axis=1) & chosen
+    zero = (rows[:, field.start : field.end] == ord("0")).all(axis=1)
     if zero.any():
-        refuse(path, first_line + int(np.argmax(zero)), f"field {field.title}", "at least 1", "0")
+        refuse(path, int(lines[np.argmax(zero)]), f"field {field.title}", "at least 1", "0")
 
 
 def _sha256(path: Path) -> str:

@@ -143,7 +143,10 @@ class LakeWriter:
                 copy = f"inputs/{name}-{hashlib.sha256(content).hexdigest()[:12]}.csv"
                 if self._inputs.get(name) != copy:
                     (self.path / copy).parent.mkdir(exist_ok=True)
-                    (self.path / copy).write_bytes(content)
+                    with (self.path / copy).open("wb") as stream:
+                        stream.write(content)
+                        stream.flush()
+                        os.fsync(stream.fileno())
                     self._inputs[name] = copy
 
     def new_spool(self) -> Spool:
@@ -183,9 +186,11 @@ class LakeWriter:
         (self.path / "index").mkdir(exist_ok=True)
         for name, table in tables.items():
             write_durably(self.path / index[name], table)
-        for file in (*files, *index.values(), *self._inputs.values()):
-            sync_folder((self.path / file).parent)
-        sync_folder(self.path / "bars") if files else None
+        folders = {
+            parent for file in (*files, *index.values(), *self._inputs.values()) for parent in Path(file).parents
+        }
+        for folder in folders:
+            sync_folder(self.path / folder)
         manifest = replace(
             self._manifest,
             generation=generation,

@@ -95,6 +95,8 @@ class Manifest:
         files = tuple(
             SourceFile(**{key: _date_or(key, value) for key, value in entry.items()}) for entry in content.pop("files")
         )
+        if not {"positions", "sessions", "events"} <= content["index"].keys():
+            raise KeyError("index")
         lists: dict[str, Any] = {name: tuple(content.pop(name)) for name in ("parquet_files", "previous")}
         return cls(files=files, **lists, **content)
 

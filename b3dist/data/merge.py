@@ -113,7 +113,8 @@ class History:
         Every file's sessions must have been claimed before.
 
         Raises:
-            OSError: no room on disk.
+            OSError: a file of the lake cannot be read.
+            StorageError: no room on disk.
         """
         changed, parts = pa.array(sorted(self.owners.changed), pa.date32()), []
         held = [pa.array(sorted(self.owners.held_by(source)), pa.date32()) for source, _ in added]

@@ -7,6 +7,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import feather
 
+from b3dist.errors import StorageError
+
 ROWS_IN_MEMORY: Final = 500_000
 """Some 120 MB of bars; a year of the whole exchange's shares has 110,000."""
 
@@ -31,7 +33,7 @@ class Spool:
         """Add bars of any years, by their sessions.
 
         Raises:
-            OSError: no room on disk.
+            StorageError: no room on disk.
         """
         years = pc.year(bars["session"])
         for year in pc.unique(years).to_pylist():
@@ -41,7 +43,7 @@ class Spool:
         """Add a table of one year.
 
         Raises:
-            OSError: no room on disk.
+            StorageError: no room on disk.
         """
         self._tables.setdefault(year, []).append(table)
         self._rows += len(table)
@@ -56,11 +58,17 @@ class Spool:
         return files + tables
 
     def _spill(self) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        for year, tables in self._tables.items():
-            path = self._folder / f"{year}-{self._spilled}.arrow"
-            feather.write_feather(pa.concat_tables(tables), path, compression="uncompressed")
-            self._files.setdefault(year, []).append(path)
-            self._spilled += 1
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            for year, tables in self._tables.items():
+                path = self._folder / f"{year}-{self._spilled}.arrow"
+                feather.write_feather(pa.concat_tables(tables), path, compression="uncompressed")
+                self._files.setdefault(year, []).append(path)
+                self._spilled += 1
+        except OSError as error:
+            raise StorageError(
+                f"cannot set bars aside in {self._folder}: {error.strerror or error}; the lake is unchanged",
+                hint="check permissions and free space, then run the same command again",
+            ) from error
         self._tables.clear()
         self._rows = 0

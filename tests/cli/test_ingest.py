@@ -1,0 +1,94 @@
+"""`b3dist ingest` as a user runs it."""
+
+import os
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+import b3dist.cli.ingest as verb
+from tests.cli.conftest import Outcome
+from tests.data.cotahist_files import write_quotes
+
+B3dist = Callable[..., Outcome]
+SESSIONS = ["2024-01-02", "2024-01-03"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with one COTAHIST file and something else."""
+    folder = tmp_path / "files"
+    folder.mkdir()
+    write_quotes(folder / "COTAHIST_A2024.ZIP", ["PETR4", "VALE3"], SESSIONS, generated=date(2024, 1, 3))
+    (folder / "notes.csv").write_text("a,b\n")
+    return folder
+
+
+def test_json_has_the_contracts_keys(b3dist: B3dist, folder: Path, tmp_path: Path) -> None:
+    """files, bars, tickers, sessions and seconds; the same command again finds the file unchanged."""
+    for status in ("ingested", "unchanged"):
+        done = b3dist("ingest", folder, "--lake", tmp_path / "lake", "--json")
+        assert done.exit_code == 0
+        answer = done.answer
+        assert answer["files"][0]["status"] == status
+        assert {"path", "records", "kept", "sha256", "status"} <= answer["files"][0].keys()
+        assert (answer["files"][0]["records"], answer["bars"], answer["tickers"]) == (4, 4, 2)
+        assert (answer["first_session"], answer["last_session"]) == tuple(SESSIONS)
+        assert answer["classes"] == {"ON": 4}
+        assert answer["seconds"] > 0
+
+
+def test_readable_answer_counts_by_class(b3dist: B3dist, folder: Path, tmp_path: Path) -> None:
+    """Without --json: the files, what was ignored, and bars by class."""
+    done = b3dist("ingest", folder, "--lake", tmp_path / "lake")
+    assert done.exit_code == 0
+    assert "4 bars of 2 tickers" in done.stdout
+    assert "Bars by class: ON 4" in done.stdout
+    assert "ignored" in done.stdout
+
+
+def test_a_bad_file_exits_1_and_is_named(b3dist: B3dist, folder: Path, tmp_path: Path) -> None:
+    """A damaged file refuses the command; with --keep-going the good file goes in and the exit code is still 1."""
+    (folder / "COTAHIST_A2025.ZIP").write_bytes(b"damaged")
+    done = b3dist("ingest", folder, "--lake", tmp_path / "lake", "--json")
+    assert done.exit_code == 1
+    assert "COTAHIST_A2025.ZIP" in done.answer["error"]
+    assert done.answer["hint"]
+    done = b3dist("ingest", folder, "--lake", tmp_path / "lake", "--keep-going", "--json")
+    assert done.exit_code == 1
+    assert [file["status"] for file in done.answer["files"]] == ["ingested", "refused"]
+    assert done.answer["bars"] == 4
+
+
+def test_wrong_usage_exits_2(b3dist: B3dist, folder: Path) -> None:
+    """An unknown universe or no source at all is wrong usage."""
+    assert b3dist("ingest", folder, "--universe", "options").exit_code == 2
+    assert b3dist("ingest").exit_code == 2
+
+
+def test_long_reading_is_logged_line_by_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Away from a terminal a plain line tells how far the reading is, and not too often."""
+    monkeypatch.setattr(verb, "_QUIET_S", 0.0)
+    with verb._Display() as display:
+        for percent in range(100):
+            display.update(Path("COTAHIST_A2024.ZIP"), percent / 100)
+    assert capsys.readouterr().err == "reading COTAHIST_A2024.ZIP: 0%\n"
+
+
+def test_long_reading_shows_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a terminal there is a progress bar for the file that is being read."""
+    monkeypatch.setattr(verb, "_QUIET_S", 0.0)
+    monkeypatch.setenv("TERM", "xterm")
+    ours, theirs = os.openpty()
+    with os.fdopen(theirs, "w") as terminal, monkeypatch.context() as patch:
+        patch.setattr("sys.stderr", terminal)
+        with verb._Display() as display:
+            display.update(Path("COTAHIST_A2023.ZIP"), 1.0)
+            display.update(Path("COTAHIST_A2024.ZIP"), 0.5)
+    shown = os.read(ours, 100_000).decode()
+    os.close(ours)
+    assert "COTAHIST_A2024.ZIP" in shown
+    assert "50%" in shown
