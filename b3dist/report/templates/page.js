@@ -156,7 +156,7 @@
       counts.forEach((count) => {
         const share = total ? count / total : 0, cell = make("td", String(count));
         cell.style.background = `rgba(0, 114, 178, ${0.06 + 0.74 * share})`;
-        if (share > 0.55) cell.style.color = "#fff";
+        if (share > 0.7) cell.style.color = "#fff";
         line.append(cell);
       });
       const scores = metrics.per_class && metrics.per_class[names[truth]];
