@@ -7,8 +7,10 @@ import typer
 from b3dist import __version__
 from b3dist.cli.check import check
 from b3dist.cli.download import download
+from b3dist.cli.fleet import fleet
 from b3dist.cli.ingest import ingest
 from b3dist.cli.report import report
+from b3dist.cli.runs import runs_app
 from b3dist.cli.simulate import simulate
 from b3dist.cli.train import train
 
@@ -43,6 +45,8 @@ app.command()(ingest)
 app.command()(check)
 app.command()(train)
 app.command()(report)
+app.command()(fleet)
+app.add_typer(runs_app)
 
 
 def main() -> None:

@@ -1,0 +1,150 @@
+"""`b3dist fleet`: retrain every asset of a lake on Ray."""
+
+import dataclasses
+import shlex
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from b3dist.cli.fleet_progress import fleet_progress
+from b3dist.cli.options import (
+    DEFAULT_LAKE,
+    DEFAULT_RUNS,
+    FromSession,
+    Overrides,
+    RecipeFile,
+    RunsOption,
+    Seed,
+    ToSession,
+    build_config,
+)
+from b3dist.cli.output import DONE, SOME_ASSETS_FAILED, Answer, Debug, Json, answers
+from b3dist.errors import ConfigError
+
+LakeOrStored = Annotated[
+    Path | None, typer.Option("--lake", help="The lake's folder (default: ./lake; with --resume the run's own).")
+]
+RecipeOrStored = Annotated[
+    str | None, typer.Option("--recipe", help="Named configuration: card (the default), outcome or smoke.")
+]
+Tickers = Annotated[str | None, typer.Option("--tickers", help="Some assets only, e.g. PETR4,VALE3.")]
+MinSessions = Annotated[int | None, typer.Option("--min-sessions", help="Skip shorter histories (default 1000).")]
+Workers = Annotated[
+    str | None, typer.Option("--workers", help="How many, or least:most of an elastic group (default: all cores).")
+]
+GpusPerWorker = Annotated[float, typer.Option("--gpus-per-worker", help="GPUs, or the share of one, per worker.")]
+Resume = Annotated[str | None, typer.Option("--resume", help="Go on with this run: train only what is missing.")]
+Address = Annotated[str | None, typer.Option("--address", help="Ray cluster (default: RAY_ADDRESS, or a local one).")]
+TrackingUri = Annotated[
+    str | None, typer.Option("--tracking-uri", help="MLflow tracking URI (default: mlflow.db beside the runs).")
+]
+Mlflow = Annotated[bool, typer.Option("--mlflow/--no-mlflow", help="Log the run to MLflow.")]
+
+
+@answers
+def fleet(
+    lake: LakeOrStored = None,
+    runs: RunsOption = DEFAULT_RUNS,
+    tickers: Tickers = None,
+    min_sessions: MinSessions = None,
+    workers: Workers = None,
+    gpus_per_worker: GpusPerWorker = 0.0,
+    resume: Resume = None,
+    address: Address = None,
+    tracking_uri: TrackingUri = None,
+    mlflow: Mlflow = True,
+    recipe: RecipeOrStored = None,
+    recipe_file: RecipeFile = None,
+    overrides: Overrides = None,
+    seed: Seed = None,
+    from_session: FromSession = None,
+    to_session: ToSession = None,
+    json_output: Json = False,
+    debug: Debug = False,
+) -> Answer:
+    """Retrain every asset of a lake on Ray: one run, which can be resumed, inspected and released."""
+    from b3dist.data.lake import Lake
+    from b3dist.distributed.fleet import FleetOptions, drive_fleet
+    from b3dist.distributed.run_folder import RunFolder
+    from b3dist.distributed.selection import choose_tickers, new_run
+
+    options = FleetOptions(
+        workers=parse_workers(workers),
+        gpus_per_worker=gpus_per_worker,
+        address=address,
+        tracking=mlflow,
+        tracking_uri=tracking_uri,
+        debug=debug,
+    )
+    given = [recipe, recipe_file, overrides, seed, from_session, to_session, min_sessions]
+    config = build_config(
+        recipe or "card",
+        recipe_file=recipe_file,
+        overrides=overrides,
+        seed=seed,
+        from_session=from_session,
+        to_session=to_session,
+        min_sessions=min_sessions,
+    )
+    wanted = [name.strip().upper() for name in tickers.split(",") if name.strip()] if tickers is not None else None
+    if resume is None:
+        run = new_run(Lake(lake or DEFAULT_LAKE), runs, config, tickers=wanted)
+    else:
+        run = RunFolder.open(runs, resume)
+        opened = Lake(lake or run.settings.lake)
+        unchanged = all(option is None for option in given)
+        run.require_same(config=run.settings.config if unchanged else config, lake_manifest_hash=opened.manifest_hash)
+        if wanted is not None and choose_tickers(opened, wanted) != list(run.settings.tickers):
+            raise ConfigError(
+                f"run {resume} was started with other tickers ({len(run.settings.tickers)} of them)",
+                hint="leave out --tickers to resume it, or start a new run",
+            )
+        run.settings = dataclasses.replace(run.settings, lake=opened.path.resolve())
+    try:
+        with fleet_progress() as show:
+            summary = drive_fleet(run, options, on_progress=show)
+    except KeyboardInterrupt:
+        command = ["b3dist", "fleet", "--lake", str(run.settings.lake), "--runs", str(runs), "--resume", run.run_id]
+        raise KeyboardInterrupt(f"resume with: {shlex.join(command)}") from None
+    return _answer(run.path, summary, resumed=resume is not None)
+
+
+def parse_workers(text: str | None) -> int | tuple[int, int] | None:
+    """`4` or `2:8`.
+
+    Raises:
+        ConfigError: anything else.
+    """
+    if text is None:
+        return None
+    try:
+        least, separator, most = text.partition(":")
+        return (int(least), int(most)) if separator else int(least)
+    except ValueError:
+        raise ConfigError(f"cannot read --workers {text!r}", hint="a number like 4, or least:most like 2:8") from None
+
+
+def _answer(path: Path, summary: dict[str, Any], *, resumed: bool) -> Answer:
+    totals = summary["totals"]
+    names = ("trained", "skipped", "failed", "windows_trained", "train_seconds", "wall_seconds")
+    payload = {"run_id": summary["run_id"], "path": str(path), **{name: totals[name] for name in names}}
+    if resumed:
+        payload |= {name: totals[name] for name in ("already_done", "already_skipped")}
+    exit_code = SOME_ASSETS_FAILED if totals["failed"] else DONE
+    return Answer(payload=payload, show=lambda console: _show(console, summary, payload), exit_code=exit_code)
+
+
+def _show(console: Console, summary: dict[str, Any], payload: dict[str, Any]) -> None:
+    table = Table(show_header=False, box=None)
+    for name, value in payload.items():
+        table.add_row(name.replace("_", " "), f"{value:,}" if isinstance(value, int) else str(value))
+    console.print(table)
+    for entry in summary["assets"]:
+        if entry["state"] == "failed":
+            console.print(f"{entry['ticker']} failed: {entry['error']}", markup=False)
+    reasons = [f"{entry['ticker']}: {entry['reason']}" for entry in summary["assets"] if entry["state"] == "skipped"]
+    if reasons:
+        console.print(f"skipped by rule, e.g. {reasons[0]} (all in summary.json)", markup=False)

@@ -1,0 +1,89 @@
+"""`b3dist runs list / status / prune`: what has been trained, and what is running."""
+
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from b3dist.cli.options import DEFAULT_RUNS, RunsOption
+from b3dist.cli.output import Answer, Debug, Json, answers
+
+runs_app = typer.Typer(name="runs", no_args_is_help=True, help="What runs there are, what is running, and old ones.")
+
+_COLUMNS = ("run_id", "kind", "state", "assets", "trained", "skipped", "failed")
+
+
+@runs_app.command("list")
+@answers
+def list_(
+    runs: RunsOption = DEFAULT_RUNS,
+    json_output: Json = False,
+    debug: Debug = False,
+) -> Answer:
+    """Every run, newest first."""
+    from b3dist.distributed.run_list import list_runs
+
+    found = [asdict(info) for info in list_runs(runs)]
+    return Answer(payload={"runs": found}, show=lambda console: _show_table(console, found, _COLUMNS))
+
+
+@runs_app.command("status")
+@answers
+def status(
+    run_id: Annotated[str, typer.Argument(metavar="ID", help="The run.")],
+    runs: RunsOption = DEFAULT_RUNS,
+    json_output: Json = False,
+    debug: Debug = False,
+) -> Answer:
+    """One run, asset by asset; also while it is running."""
+    from b3dist.distributed.run_list import run_status
+
+    found = run_status(runs, run_id)
+
+    def show(console: Console) -> None:
+        _show_table(console, [found], _COLUMNS)
+        rows = [
+            {**entry, **(entry["metrics"] or {}), "why": entry["error"] or entry["reason"]}
+            for entry in found["entries"]
+        ]
+        _show_table(console, rows, ("ticker", "state", "seconds", "epochs", "accuracy", "macro_f1", "ic", "why"))
+
+    return Answer(payload=found, show=show)
+
+
+@runs_app.command("prune")
+@answers
+def prune(
+    keep: Annotated[int, typer.Option("--keep", help="How many of the newest runs to keep.")],
+    runs: RunsOption = DEFAULT_RUNS,
+    json_output: Json = False,
+    debug: Debug = False,
+) -> Answer:
+    """Delete all but the newest runs; a running one is refused."""
+    from b3dist.distributed.run_list import prune_runs
+
+    pruned = prune_runs(runs, keep=keep)
+
+    def show(console: Console) -> None:
+        for run_id in pruned.deleted:
+            console.print(f"deleted {run_id}")
+        for run_id in pruned.running:
+            console.print(f"refused {run_id}: it is running")
+        console.print(f"{len(pruned.deleted)} deleted, {len(pruned.kept)} kept")
+
+    return Answer(payload=asdict(pruned), show=show)
+
+
+def _show_table(console: Console, rows: list[dict[str, Any]], columns: tuple[str, ...]) -> None:
+    table = Table(*columns, box=None)
+    for row in rows:
+        table.add_row(*(_text(row.get(name)) for name in columns))
+    console.print(table)
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return ""
+    return f"{value:.3f}" if isinstance(value, float) else str(value)

@@ -1,0 +1,297 @@
+"""The main job: one Ray Train run in which long-lived workers retrain every asset of a lake.
+
+The main thread watches, logs to MLflow and reports progress while `DataParallelTrainer.fit` runs in another;
+so Ctrl-C and SIGTERM are handled here, not by Ray. All state is in the run's folder: `drive_fleet` on the same folder
+goes on where any earlier driver ended, however it ended.
+"""
+
+import contextlib
+import os
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from b3dist.distributed.assignments import Assignments
+from b3dist.distributed.cluster import connected, num_workers_for
+from b3dist.distributed.ledger import Event
+from b3dist.distributed.orphans import wait_for_orphans
+from b3dist.distributed.run_folder import RunFolder
+from b3dist.distributed.summary import FleetProgress, summarise
+from b3dist.errors import B3distError, ConfigError, RunError, StorageError
+from b3dist.tracking import Tracker
+
+if TYPE_CHECKING:
+    from b3dist.distributed.worker import TrainAsset
+
+_POLL_S = 0.25
+
+
+@dataclass(frozen=True, kw_only=True)
+class FleetOptions:
+    """Where and how a fleet runs; nothing here changes the numbers."""
+
+    workers: int | tuple[int, int] | None = None
+    """How many, or least and most of an elastic group; None: as many as the cluster holds."""
+    gpus_per_worker: float = 0.0
+    """Share of a GPU per worker; 0 trains on CPUs, one core each."""
+    address: str | None = None
+    """GCS address of a running cluster, or "local" for a private one; None: RAY_ADDRESS, or else "local"."""
+    tracking: bool = True
+    """Log to MLflow."""
+    tracking_uri: str | None = None
+    """MLflow tracking URI; None: mlflow.db beside the runs."""
+    debug: bool = False
+    """Show the workers' output."""
+
+    def __post_init__(self) -> None:
+        least, most = self.worker_range or (1, 1)
+        if least < 1 or most < least:
+            raise ConfigError(
+                f"workers must be at least 1 and least:most in order, got {self.workers}", hint="--workers 4 or 2:8"
+            )
+        if not 0 <= self.gpus_per_worker <= 64:
+            raise ConfigError(f"gpus per worker must be between 0 and 64, got {self.gpus_per_worker:g}")
+        if isinstance(self.workers, tuple) and self.gpus_per_worker % 1:
+            # Ray's elastic policy divides resources with //, and 1.0 // 0.05 is 19.
+            raise ConfigError(
+                f"an elastic number of workers needs whole GPUs per worker, got {self.gpus_per_worker:g}",
+                hint="give a fixed --workers N, or a whole --gpus-per-worker",
+            )
+
+    @property
+    def attaches(self) -> bool:
+        """Whether the fleet runs on a cluster that is there already."""
+        return (self.address or os.environ.get("RAY_ADDRESS") or "local") != "local"
+
+    @property
+    def worker_range(self) -> tuple[int, int] | None:
+        """Least and most workers; None if the cluster decides."""
+        return (self.workers, self.workers) if isinstance(self.workers, int) else self.workers
+
+
+def drive_fleet(
+    run: RunFolder,
+    options: FleetOptions,
+    *,
+    on_progress: Callable[[FleetProgress], None] | None = None,
+    train_asset: "TrainAsset | None" = None,
+) -> dict[str, Any]:
+    """Train every asset of the run that is not trained yet, and write summary.json.
+
+    Args:
+        run: a new run, or one to resume.
+        options: where and how.
+        on_progress: called a few times a second from this thread.
+        train_asset: what trains one asset in a worker; None for the real thing.
+
+    Returns:
+        What summary.json holds.
+
+    Raises:
+        RunError: driven by another process, or the workers gave up.
+        StorageError: disk full or not writable.
+        KeyboardInterrupt: Ctrl-C or SIGTERM; the run can be resumed.
+    """
+    started = time.time()
+    with run.driven():
+        assignments = Assignments(run.settings.tickers, ledger_path=run.ledger, assets_dir=run.assets)
+        wait_for_orphans(assignments)
+        run.remove_leftovers()
+        assignments.open(pid=os.getpid(), host=socket.gethostname())
+        watch = _Watch(run, assignments, started=started, on_progress=on_progress)
+        assignments.close()  # from here on the coordinator writes the ledger
+        if watch.num_waiting == 0:
+            return watch.finish("finished", tracker=None)
+        return _Drive(run, options, watch, train_asset).run()
+
+
+class _Drive:
+    """One invocation: connect, start the workers, watch, clean up."""
+
+    def __init__(
+        self, run: RunFolder, options: FleetOptions, watch: "_Watch", train_asset: "TrainAsset | None"
+    ) -> None:
+        self._run = run
+        self._options = options
+        self._watch = watch
+        self._train_asset = train_asset
+        self._tracker: Tracker | None = None
+
+    def run(self) -> dict[str, Any]:
+        try:
+            self._train()
+        except (KeyboardInterrupt, B3distError):
+            with contextlib.suppress(StorageError):  # the first error is the one to show
+                self._watch.finish("interrupted", tracker=self._tracker)
+            raise
+        return self._watch.finish("finished", tracker=self._tracker)
+
+    def _train(self) -> None:
+        most = self._options.worker_range[1] if self._options.worker_range else len(os.sched_getaffinity(0))
+        storage = self._run.path / "ray"
+        try:
+            with connected(self._options.address, num_cpus=most, debug=self._options.debug) as ray:
+                self._train_on(ray, storage)
+        finally:
+            shutil.rmtree(storage, ignore_errors=True)
+
+    def _train_on(self, ray: Any, storage: Path) -> None:
+        from b3dist.distributed.coordinator import start_coordinator
+
+        coordinator = start_coordinator(
+            self._run.settings.tickers, ledger_path=self._run.ledger, assets_dir=self._run.assets
+        )
+        fit = _FitThread(self._make_trainer(ray, coordinator, storage))
+        fit.start()
+        try:
+            if self._options.tracking:
+                self._tracker = self._open_tracker()
+                self._watch.track_with(self._tracker)
+            while fit.is_alive():
+                self._watch.look(ray, coordinator)
+                fit.join(_POLL_S)
+            self._watch.look(ray, coordinator)
+        finally:
+            ray.kill(coordinator)
+        self._watch.require_complete(fit.error)
+
+    def _open_tracker(self) -> Tracker:
+        settings = self._run.settings
+        return Tracker.open(
+            self._options.tracking_uri,
+            runs=self._run.path.parent,
+            run_id=self._run.run_id,
+            config=settings.config.to_dict(),
+            tags={"b3dist.lake_manifest_hash": settings.lake_manifest_hash},
+        )
+
+    def _make_trainer(self, ray: Any, coordinator: Any, storage: Path) -> Any:
+        from b3dist.distributed.train_run import make_trainer
+        from b3dist.distributed.worker import WorkerSettings
+
+        run = self._run
+        settings = WorkerSettings(
+            coordinator=coordinator,
+            lake=run.settings.lake,
+            lake_manifest_hash=run.settings.lake_manifest_hash,
+            config=run.settings.config,
+            assets_dir=run.assets,
+            train_asset=self._train_asset,
+        )
+        return make_trainer(
+            settings,
+            name=run.run_id,
+            storage=storage,
+            num_workers=self._num_workers(ray),
+            gpus_per_worker=self._options.gpus_per_worker,
+            private_cluster=not self._options.attaches,
+        )
+
+    def _num_workers(self, ray: Any) -> int | tuple[int, int]:
+        """The number of workers: never more than assets to train, nor than a private cluster can hold."""
+        resources = ray.cluster_resources()
+        possible = num_workers_for(resources, gpus_per_worker=self._options.gpus_per_worker)
+        waiting = self._watch.num_waiting
+        if self._options.worker_range is None:
+            return min(possible, waiting)
+        least, most = (min(number, waiting) for number in self._options.worker_range)
+        if least > possible and not self._options.attaches:
+            raise ConfigError(
+                f"{least} workers asked for, but this machine holds {possible}", hint=f"--workers {possible} or less"
+            )
+        return (least, most) if isinstance(self._options.workers, tuple) and least < most else most
+
+
+class _FitThread(threading.Thread):
+    """`fit` in the background; its error, if any, is kept for the main thread."""
+
+    def __init__(self, trainer: Any) -> None:
+        super().__init__(name="ray-train-fit", daemon=True)
+        self._trainer = trainer
+        self.error: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            self._trainer.fit()
+        except BaseException as error:  # noqa: BLE001  also the SystemExit that ray.shutdown causes
+            self.error = error
+
+
+class _Watch:
+    """What the driver knows of a run: replayed from the ledger, then followed by asking the coordinator."""
+
+    def __init__(
+        self,
+        run: RunFolder,
+        assignments: Assignments,
+        *,
+        started: float,
+        on_progress: Callable[[FleetProgress], None] | None,
+    ) -> None:
+        self._run = run
+        self._known = assignments
+        self._started = started
+        self._on_progress = on_progress
+        self._tracker: Tracker | None = None
+        self._stopped: str | None = None
+        self._storage_error: str | None = None
+
+    @property
+    def num_waiting(self) -> int:
+        """Assets still to train."""
+        return self._known.count("waiting") + self._known.count("leased")
+
+    def track_with(self, tracker: Tracker) -> None:
+        """Log what is trained already (a killed driver may not have), and from now on what gets trained."""
+        self._tracker = tracker
+        for event in self._known.events:
+            self._log(event)
+
+    def look(self, ray: Any, coordinator: Any) -> None:
+        """Ask the coordinator what happened and pass it on."""
+        try:
+            progress = ray.get(coordinator.progress.remote(len(self._known.events)), timeout=30)
+        except ray.exceptions.RayActorError:  # restarting; it reads its state from the ledger
+            return
+        for event in progress.events:
+            self._known.follow(event)
+            self._log(event)
+        self._stopped, self._storage_error = progress.stopped, progress.storage_error
+        if self._on_progress is not None:
+            self._on_progress(FleetProgress.of(self._known, now=time.time()))
+
+    def require_complete(self, fit_error: BaseException | None) -> None:
+        """Raise if the workers ended with assets left to train."""
+        remedy = f"resume the run with --resume {self._run.run_id}"
+        if self._storage_error is not None:
+            raise StorageError(self._storage_error, hint=f"free some space or make it writable, then {remedy}")
+        if self._stopped is not None:
+            raise RunError(f"run {self._run.run_id} stopped: {self._stopped}", hint=remedy)
+        if self.num_waiting:
+            cause = f": {type(fit_error).__name__}: {fit_error}" if fit_error else ""
+            raise RunError(
+                f"run {self._run.run_id}: the workers ended with {self.num_waiting} assets left{cause}", hint=remedy
+            ) from fit_error
+
+    def finish(self, state: str, *, tracker: Tracker | None) -> dict[str, Any]:
+        """Write summary.json, close the tracking run, and return the summary."""
+        summary = summarise(self._run, self._known, state=state, started=self._started)
+        if tracker is not None:
+            result = tracker.finish(summary, "FINISHED" if state == "finished" else "KILLED")
+            summary["times"]["logged_at"] = time.time()
+            summary["tracking"] = result.to_dict()
+        self._run.write_summary(summary)
+        return summary
+
+    def _log(self, event: Event) -> None:
+        if self._tracker is None:
+            return
+        if event["event"] == "trained":
+            self._tracker.log_asset(self._run.assets / event["ticker"])
+        elif event["event"] == "failed":
+            self._tracker.log_failure(event["ticker"], event["error"])

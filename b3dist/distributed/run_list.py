@@ -1,0 +1,110 @@
+"""All runs in a folder: what there is, what is running, and deleting the old ones."""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from b3dist.distributed.assignments import Assignments
+from b3dist.distributed.run_folder import RunFolder, RunState, is_driven, read_run_config
+from b3dist.distributed.summary import asset_entries
+from b3dist.errors import ConfigError, RunError
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunInfo:
+    """One line of `runs list`; counts are over the whole life of the run."""
+
+    run_id: str
+    kind: str
+    state: RunState
+    created_at: str
+    assets: int
+    trained: int
+    skipped: int
+    failed: int
+    path: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pruned:
+    """What `prune_runs` did, run ids."""
+
+    deleted: Sequence[str]
+    kept: Sequence[str]
+    running: Sequence[str]
+    """Among the kept: too old to keep, but running."""
+
+
+def list_runs(runs: Path) -> list[RunInfo]:
+    """Every run in a folder, newest first; folders that are no runs are ignored.
+
+    Raises:
+        RunError: a run is damaged.
+    """
+    if not runs.is_dir():
+        return []
+    folders = sorted((entry for entry in runs.iterdir() if entry.is_dir()), key=lambda entry: entry.name, reverse=True)
+    return [_info(folder) for folder in folders if not folder.name.startswith(".") and read_run_config(folder)]
+
+
+def run_status(runs: Path, run_id: str) -> dict[str, Any]:
+    """One run: its line of `list_runs`, and every asset with what became of it, read from the ledger.
+
+    Raises:
+        RunError: no such run, or damaged.
+    """
+    run = RunFolder.open(runs, run_id)
+    return {**vars(_info(run.path)), "entries": asset_entries(run, _replay(run))}
+
+
+def prune_runs(runs: Path, *, keep: int) -> Pruned:
+    """Delete all but the newest runs; one that is running is never deleted.
+
+    A run is renamed before it is deleted, so that an interrupted deletion leaves no half run behind.
+
+    Raises:
+        ConfigError: a negative number to keep.
+        RunError: a run is damaged.
+    """
+    if keep < 0:
+        raise ConfigError(f"the number of runs to keep must be at least 0, got {keep}", hint="--keep 5")
+    for remains in runs.glob(".*.deleted"):
+        shutil.rmtree(remains, ignore_errors=True)
+    known = list_runs(runs)
+    deleted: list[str] = []
+    running: list[str] = []
+    for info in known[keep:]:
+        run = RunFolder.open(runs, info.run_id)
+        try:
+            with run.driven():
+                grave = run.path.rename(run.path.with_name(f".{run.run_id}.deleted"))
+        except RunError:
+            running.append(info.run_id)
+            continue
+        shutil.rmtree(grave)
+        deleted.append(info.run_id)
+    return Pruned(deleted=deleted, kept=[info.run_id for info in known if info.run_id not in deleted], running=running)
+
+
+def _info(folder: Path) -> RunInfo:
+    run = RunFolder.open(folder.parent, folder.name)
+    assignments = _replay(run)
+    left = assignments.count("waiting") + assignments.count("leased")
+    state: RunState = "running" if is_driven(folder) else "interrupted" if left else "finished"
+    return RunInfo(
+        run_id=run.run_id,
+        kind=run.settings.kind,
+        state=state,
+        created_at=run.settings.created_at,
+        assets=len(assignments.assets),
+        trained=assignments.count("trained"),
+        skipped=assignments.count("skipped"),
+        failed=assignments.count("failed"),
+        path=str(run.path),
+    )
+
+
+def _replay(run: RunFolder) -> Assignments:
+    return Assignments(run.settings.tickers, ledger_path=run.ledger, assets_dir=run.assets, writing=False)

@@ -1,0 +1,68 @@
+"""Which assets a new fleet run covers, in which order, and under which settings."""
+
+import difflib
+import importlib.metadata
+import platform
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from b3dist.config import Config
+from b3dist.data.lake import Lake
+from b3dist.distributed.run_folder import RunFolder, RunSettings
+from b3dist.errors import ConfigError, LakeError
+
+_VERSIONED = ("b3dist", "ray", "torch", "numpy", "pandas", "pyarrow", "scikit-learn", "mlflow")
+
+
+def new_run(lake: Lake, runs: Path, config: Config, *, tickers: Sequence[str] | None = None) -> RunFolder:
+    """Make the folder of a new fleet run over some or all assets of a lake.
+
+    Args:
+        lake: opened.
+        runs: folder of all runs; made if absent.
+        config: complete.
+        tickers: some assets; None for all of the lake.
+
+    Raises:
+        ConfigError: a ticker is not in the lake.
+        LakeError: the lake holds no assets.
+        StorageError: `runs` cannot be written.
+    """
+    settings = RunSettings(
+        config=config,
+        lake=lake.path.resolve(),
+        lake_manifest_hash=lake.manifest_hash,
+        tickers=choose_tickers(lake, tickers),
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        versions={
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in _VERSIONED},
+        },
+    )
+    return RunFolder.create(runs, settings)
+
+
+def choose_tickers(lake: Lake, wanted: Sequence[str] | None) -> list[str]:
+    """The assets to train, longest history first: what runs last is short, so that the workers end together.
+
+    Raises:
+        ConfigError: a wanted ticker is not in the lake.
+        LakeError: the lake holds no assets.
+    """
+    table = lake.tickers().sort_values(["num_sessions", "ticker"], ascending=[False, True])
+    known = [str(ticker) for ticker in table["ticker"]]
+    if not known:
+        raise LakeError(f"the lake {lake.path} holds no assets", hint="fill it with b3dist ingest")
+    if wanted is None:
+        return known
+    unknown = sorted(set(wanted) - set(known))
+    if unknown:
+        nearest = [name for ticker in unknown for name in difflib.get_close_matches(ticker, known, n=1, cutoff=0.0)]
+        raise ConfigError(
+            f"not in the lake {lake.path}: {', '.join(unknown)}",
+            hint=f"the nearest are {', '.join(dict.fromkeys(nearest))}",
+        )
+    if not wanted:
+        raise ConfigError("no tickers given", hint="leave out --tickers to train every asset of the lake")
+    return [ticker for ticker in known if ticker in set(wanted)]

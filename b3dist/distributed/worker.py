@@ -1,0 +1,116 @@
+"""What each long-lived Ray Train worker does: lease an asset, train it end to end, report it, until none is left."""
+
+import errno
+import os
+import socket
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import ray
+import ray.train
+from ray.train.collective import broadcast_from_rank_zero
+
+from b3dist.config import Config
+from b3dist.distributed.assignments import WorkerId
+from b3dist.distributed.coordinator import Outcome
+from b3dist.distributed.outcomes import describe_bundle, describe_trained
+from b3dist.errors import B3distError, InsufficientDataError, StorageError
+
+if TYPE_CHECKING:  # imported in the workers only: the driver must not pay seconds for torch and scikit-learn
+    from b3dist.data.lake import Lake
+    from b3dist.training.asset import TrainedAsset
+
+TrainAsset = Callable[["Lake", str, Config, Path], "TrainedAsset"]
+
+_STORAGE_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerSettings:
+    """What a worker needs to know; travels once, when the group starts."""
+
+    coordinator: Any
+    lake: Path
+    lake_manifest_hash: str
+    config: Config
+    assets_dir: Path
+    train_asset: TrainAsset | None = None
+    """None: b3dist.training.asset.train_asset."""
+
+
+def work(loop_config: Mapping[str, WorkerSettings]) -> None:
+    """Train leased assets until none is left: the `train_loop_per_worker` of the fleet.
+
+    Raises nothing for an asset that cannot be trained: one asset's error must not restart the worker group.
+    """
+    from b3dist.data.lake import Lake
+
+    settings = loop_config["settings"]
+    coordinator = settings.coordinator
+    train = _load_trainer(settings)
+    lake = Lake(settings.lake)
+    worker = _register(coordinator)
+    if lake.manifest_hash != settings.lake_manifest_hash:
+        ray.get(coordinator.stop.remote(f"the lake {settings.lake} was changed while the run went on"))
+    while (ticker := ray.get(coordinator.lease.remote(worker))) is not None:
+        try:
+            outcome = _train(train, lake, ticker, settings)
+        except StorageError as error:
+            ray.get(coordinator.report_storage_error.remote(error.message))
+            break
+        ray.get(coordinator.finish.remote(worker, ticker, outcome))
+    ray.train.report({"rank": worker.rank})
+
+
+def _load_trainer(settings: WorkerSettings) -> TrainAsset:
+    """What trains an asset, with everything imported that the first asset would otherwise wait for."""
+    import torch
+
+    from b3dist.training.asset import train_asset
+
+    torch.set_num_threads(1)
+    torch.optim.Adam([torch.zeros(1, requires_grad=True)])  # the first optimiser imports torch's compiler: 2 s
+    return settings.train_asset or train_asset
+
+
+def _register(coordinator: Any) -> WorkerId:
+    """Agree on the attempt's number: rank 0 asks for it when the whole group is up, hence the old one gone."""
+    context = ray.train.get_context()
+    rank = context.get_world_rank()
+    attempt = ray.get(coordinator.begin_attempt.remote(context.get_world_size())) if rank == 0 else None
+    return WorkerId(broadcast_from_rank_zero(attempt), rank, os.getpid(), socket.gethostname())
+
+
+def _train(train: TrainAsset, lake: "Lake", ticker: str, settings: WorkerSettings) -> Outcome:
+    """Train one asset and say how it ended.
+
+    Raises:
+        StorageError: the run's folder cannot be written; true for every asset, so the run must stop.
+    """
+    folder = settings.assets_dir / ticker
+    try:
+        return Outcome(trained=describe_trained(train(lake, ticker, settings.config, settings.assets_dir)))
+    except InsufficientDataError as error:
+        return Outcome(skipped=error.message)
+    except StorageError:
+        if folder.is_dir():  # a worker that was thought dead was faster
+            return Outcome(trained=describe_bundle(folder))
+        raise
+    except OSError as error:
+        if error.errno in _STORAGE_ERRNOS:
+            raise StorageError(f"cannot write {error.filename or folder}: {error.strerror}") from error
+        return Outcome(error=_describe(error))
+    except Exception as error:  # noqa: BLE001  whatever one asset raises, the fleet goes on
+        return Outcome(error=_describe(error))
+
+
+def _describe(error: Exception) -> str:
+    """One line: the error's type, message and innermost place."""
+    if isinstance(error, B3distError):
+        return error.message
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" (at {Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {error}{place}"

@@ -1,0 +1,77 @@
+"""What the fleet's tests share: a quick configuration, and looking at a run's folder."""
+
+import hashlib
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from b3dist.config import Config
+from b3dist.data.lake import Lake
+from b3dist.distributed.ledger import Event, read_ledger
+from b3dist.distributed.run_folder import RunFolder
+from b3dist.distributed.selection import new_run
+
+QUICK = ("data.min_sessions=300", "training.epochs=2")
+"""An asset of the small lake takes a tenth of a second."""
+SLOW = ("data.min_sessions=300", "training.epochs=150", "training.patience=150")
+"""An asset takes seconds: time enough to kill whoever trains it."""
+
+
+def start_run(lake: Path, runs: Path, *overrides: str) -> RunFolder:
+    """A new run over a lake's assets."""
+    return new_run(Lake(lake), runs, Config().with_overrides(overrides or QUICK))
+
+
+def events(run: RunFolder, *names: str) -> list[Event]:
+    """The ledger's events of these names."""
+    return [event for event in read_ledger(run.ledger) if event["event"] in names]
+
+
+def weights(run: RunFolder) -> dict[str, str]:
+    """sha256 of every trained asset's model.pt."""
+    return {
+        folder.name: hashlib.sha256((folder / "model.pt").read_bytes()).hexdigest() for folder in run.assets.iterdir()
+    }
+
+
+def contents(folder: Path) -> dict[str, tuple[str, int]]:
+    """Every file below a folder with its sha256 and time of change: two equal answers mean nothing was touched."""
+    return {
+        str(path.relative_to(folder)): (hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_mtime_ns)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def wait_for[T](look: Callable[[], T | None], *, timeout_s: float = 120.0) -> T:
+    """What `look` returns as soon as it is something."""
+    deadline = time.monotonic() + timeout_s
+    while (found := look()) is None or found is False:
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.02)
+    return found
+
+
+class Meanwhile(threading.Thread):
+    """Does something while the test's thread is busy; an error in it fails the test at `done`."""
+
+    def __init__(self, act: Callable[[], None]) -> None:
+        super().__init__(daemon=True)
+        self._act = act
+        self._error: BaseException | None = None
+        self.start()
+
+    def run(self) -> None:
+        """Act, and keep what went wrong."""
+        try:
+            self._act()
+        except BaseException as error:  # noqa: BLE001  handed to the test's thread
+            self._error = error
+
+    def done(self) -> None:
+        """Wait for the end and raise what went wrong."""
+        self.join(timeout=60)
+        assert not self.is_alive()
+        if self._error is not None:
+            raise self._error
