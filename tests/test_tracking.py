@@ -110,6 +110,17 @@ def test_artifacts_are_the_bundles_bytes(store: Path, client: Any) -> None:
     assert summary == {"trained": 1, "note": "ç"}
 
 
+def test_parent_holds_totals_and_medians(store: Path, client: Any) -> None:
+    """Nights are compared by the parent's numbers: totals, and medians over the assets that have the number."""
+    digests = [{"ic": 0.1, "accuracy": 0.9}, {"ic": None, "accuracy": 0.8}, {"ic": 0.3, "accuracy": 0.5}]
+    assets = [{"ticker": f"AAAA{i}", "metrics": digest} for i, digest in enumerate(digests)]
+    assets.append({"ticker": "OGXP3", "metrics": None})
+    summary = {"totals": {"trained": 3}, "times": {"ended_at": 1.7e9}, "assets": assets}
+    result = open_tracker(store, "fleet-medians").finish(summary)
+    metrics = client.get_run(result.run_id).data.metrics
+    assert metrics == {"totals.trained": 3, "median.ic": pytest.approx(0.2), "median.accuracy": 0.8}
+
+
 def test_resumed_run_continues_its_parent(store: Path, client: Any) -> None:
     """Opened again, a run logs only what is missing, and an asset that failed before can finish."""
     first = open_tracker(store, "fleet-resumed")

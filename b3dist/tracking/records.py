@@ -3,7 +3,8 @@
 import csv
 import json
 import math
-from collections.abc import Collection, Iterator, Mapping
+import statistics
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,6 +41,15 @@ def numbers(nested: Mapping[str, Any], *, without: Collection[str] = ()) -> list
         for name, value in _leaves(nested)
         if _is_finite(value) and not any(part in without for part in name.split("."))
     ]
+
+
+def medians(assets: Sequence[Mapping[str, Any]]) -> list[Value]:
+    """`median.<name>` over the assets of summary.json of each number in their `metrics`: nights are compared by it."""
+    found: dict[str, list[float]] = {}
+    for asset in assets:
+        for name, value, _ in numbers(asset.get("metrics") or {}):
+            found.setdefault(name, []).append(value)
+    return [Value(f"median.{name}", statistics.median(values), 0) for name, values in found.items()]
 
 
 def history(path: Path) -> list[Value]:

@@ -23,6 +23,7 @@ ARTIFACTS = ("metrics.json", "history.csv", "bundle.json", "model.pt")
 
 # Each number costs the driver 0.1 ms of CPU that training could use, and metrics.json is among the artifacts.
 _LEFT_TO_THE_FILE = ("without_cash_ex_dates", "num_windows", "support")
+_NOT_MEASURED = ("schema_version", "times", "invocation", "attempt")
 _GIVE_UP_AFTER = 3  # failures in a row, until `finish` tries once more
 
 _log = logging.getLogger(__name__)
@@ -128,7 +129,8 @@ class Tracker:
         Never raises on the store's account: what it did not take is in the result and warned about.
 
         Args:
-            summary: its numbers become the parent's metrics, the whole of it the artifact summary.json.
+            summary: its numbers, and the medians of its assets' metrics, become the parent's metrics; the whole of it
+                becomes the artifact summary.json.
             status: how the parent run ends.
         """
         self._thread.shutdown(wait=True)
@@ -185,7 +187,8 @@ class Tracker:
             self._logged.add(ticker)
 
     def _write_summary(self, summary: Mapping[str, Any], status: Status) -> None:
-        self._store.log(self._parent, records.numbers(summary), time_ms=int(time.time() * 1000))
+        values = records.numbers(summary, without=_NOT_MEASURED) + records.medians(summary.get("assets", []))
+        self._store.log(self._parent, values, time_ms=int(time.time() * 1000))
         self._store.log_text(self._parent, json.dumps(summary, indent=2, default=str), "summary.json")
         self._store.end(self._parent, status)
 
