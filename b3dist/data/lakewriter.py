@@ -22,8 +22,10 @@ from b3dist.data.yearfiles import POSITIONS, positions_of, write_durably, write_
 from b3dist.errors import B3distError, LakeError, StorageError
 
 _LOCK_NAME: Final = ".lock"
-_STAGING: Final = "staging"
+_STAGING: Final = ".staging"
 _DEFAULT_UNIVERSE: Final = "shares"
+_OWN_NAMES: Final = {_LOCK_NAME, _STAGING, f"{MANIFEST_NAME}.new", "bars", "index", "inputs"}
+"""What a killed first ingest may leave in a folder that is no lake yet."""
 _OURS: Final = ("bars/year=*/[0-9]*.parquet", "index/*-[0-9]*.parquet", "inputs/*-*.csv", f"{MANIFEST_NAME}.new")
 
 
@@ -60,6 +62,7 @@ class LakeWriter:
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as undo, _storage_errors(self.path):
             undo.callback(self._cleaning.close)
+            self._refuse_foreign_folder()
             self._lock()
             self._manifest = self._open_manifest()
             self.universe = self._manifest.universe
@@ -74,9 +77,20 @@ class LakeWriter:
             self._remove_strays()
         self._cleaning.close()
 
+    def _refuse_foreign_folder(self) -> None:
+        """A mistyped --lake must not turn somebody's folder into one."""
+        if not self.path.is_dir() or (self.path / MANIFEST_NAME).exists():
+            return
+        foreign = sorted({path.name for path in self.path.iterdir()} - _OWN_NAMES)
+        if foreign:
+            raise LakeError(
+                f"{self.path} is no lake and holds other files ({', '.join(foreign[:3])})",
+                hint="choose an empty or new folder for --lake",
+            )
+
     def _lock(self) -> None:
         if not self.path.exists():
-            self.path.mkdir(parents=True)
+            self.path.mkdir(parents=True, exist_ok=True)
             self._cleaning.callback(self._remove_if_empty)
         lock: IO[str] = self._cleaning.enter_context((self.path / _LOCK_NAME).open("a+"))
         try:

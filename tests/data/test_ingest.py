@@ -360,6 +360,16 @@ def test_a_lake_below_a_file_cannot_be_made(tmp_path: Path) -> None:
         ingest([write(tmp_path / "a.TXT")], tmp_path / "taken" / "lake")
 
 
+def test_a_folder_with_other_files_is_not_made_a_lake(tmp_path: Path) -> None:
+    """What lies there is left alone."""
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "notes.txt").write_text("mine")
+    with pytest.raises(LakeError, match=r"is no lake and holds other files \(notes\.txt\)"):
+        ingest([write(tmp_path / "a.TXT")], home)
+    assert [path.name for path in home.iterdir()] == ["notes.txt"]
+
+
 @needs_shared
 def test_the_whole_market_fixture_gives_the_known_counts(tmp_path: Path) -> None:
     """B3's own file of 16 sessions: 6,281 bars of 430 share and unit tickers, OIBR3 (in recovery) among them."""
