@@ -41,7 +41,6 @@ def train(
 ) -> Answer:
     """Train one asset without Ray: b3dist train PETR4 --lake lake --out models."""
     from b3dist.data.lake import Lake
-    from b3dist.training.asset import train_asset
 
     config = build_config(
         recipe,
@@ -53,6 +52,9 @@ def train(
         min_sessions=min_sessions,
     )
     opened = Lake(lake)
+    opened.bars(ticker, ["session"])  # an unknown ticker is said before PyTorch is loaded
+    from b3dist.training.asset import train_asset
+
     out.mkdir(parents=True, exist_ok=True)
     columns = (TextColumn(f"{ticker} epoch"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
