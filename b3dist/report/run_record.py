@@ -2,7 +2,6 @@
 
 import csv
 import difflib
-import fcntl
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,9 +13,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from b3dist.distributed.ledger import Event, read_ledger
+from b3dist.distributed.run_folder import is_driven
 from b3dist.errors import RunError
 
-Event = dict[str, Any]
 RunState = Literal["finished", "running", "interrupted"]
 History = dict[str, list[float | None]]
 
@@ -84,7 +84,7 @@ def read_run(runs: Path, run_id: str) -> RunRecord:
     config, summary = (_object(path / name, problems) or {} for name in ("config.json", "summary.json"))
     events = _events(path / "ledger.jsonl", problems)
     trained = sorted(folder.name for folder in (path / "assets").glob("[!.]*") if folder.is_dir())
-    running = _is_driven(path)
+    running = is_driven(path)
     state: RunState = "running" if running else "finished" if summary.get("state") == "finished" else "interrupted"
     if state != "finished":
         problems = [problem for problem in problems if not problem.startswith("summary.json")]
@@ -176,25 +176,14 @@ def _predictions(path: Path, missing: list[str]) -> dict[str, npt.NDArray[Any]] 
 
 
 def _events(path: Path, problems: list[str]) -> list[Event]:
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-        # A line without its end is what a crash, or a driver at work, has not finished writing.
-        return [json.loads(line) for line in lines if line.endswith("\n")]
-    except (OSError, ValueError) as error:
-        problems.append(_absent(path, error))
+    if not path.is_file():
+        problems.append(f"{path.name} is missing")
         return []
-
-
-def _is_driven(path: Path) -> bool:
-    """Whether a living driver holds the run's lock."""
     try:
-        with (path / "driver.lock").open("r+b") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        pass
-    return False
+        return read_ledger(path)
+    except RunError as error:
+        problems.append(error.message)
+        return []
 
 
 def _absent(path: Path, error: Exception) -> str:

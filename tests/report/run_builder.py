@@ -139,7 +139,9 @@ def make_run(
     write_ledger(path, events)
     if finished:
         totals = {"windows_trained": 123456, "train_seconds": 12.5, "wall_seconds": 20.25}
-        (path / "summary.json").write_text(json.dumps({"state": "finished", "totals": totals, "assets": []}))
+        tracking = {"uri": "sqlite:///mlflow.db", "run_id": "0123abcd", "not_logged": {"VALE3": "locked"}}
+        summary = {"state": "finished", "totals": totals, "assets": [], "tracking": tracking}
+        (path / "summary.json").write_text(json.dumps(summary))
     return path
 
 

@@ -107,6 +107,7 @@ def test_overview_and_views_hold_every_asset(tmp_path: Path) -> None:
     assert hits / 60 == pytest.approx(metrics["test"]["accuracy"])
     assert "12.5 s" in page.visible
     assert "123,456" in page.visible
+    assert "parent run 0123abcd; not logged: VALE3" in page.visible
 
 
 def test_run_without_a_trained_asset(tmp_path: Path) -> None:

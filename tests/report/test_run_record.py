@@ -72,6 +72,16 @@ def test_missing_files_of_the_run_are_named(tmp_path: Path) -> None:
     assert [(one.ticker, one.reason) for one in run.untrained] == [("OGXP3", "worker died")]
 
 
+def test_damaged_ledger_is_named(tmp_path: Path) -> None:
+    """A line in the middle that is not JSON is a problem named by file and line; the trained assets are still there."""
+    path = make_run(tmp_path)
+    ledger = path / "ledger.jsonl"
+    ledger.write_text("not json\n" + ledger.read_text())
+    run = read_run(tmp_path, RUN)
+    assert list(run.trained) == ["PETR4", "VALE3"]
+    assert "ledger.jsonl, line 1" in run.problems[0]
+
+
 def test_missing_and_damaged_files_of_an_asset_are_named(tmp_path: Path) -> None:
     """Each file that cannot be read is named, the others are there."""
     folder = make_bundle(tmp_path / "PETR4")
