@@ -6,6 +6,7 @@ import typer
 
 from b3dist import __version__
 from b3dist.cli.check import check
+from b3dist.cli.demo import demo
 from b3dist.cli.download import download
 from b3dist.cli.fleet import fleet
 from b3dist.cli.ingest import ingest
@@ -39,6 +40,7 @@ def _root(
     """Train, tune, release and serve one LSTM multi-task model for every asset of B3."""
 
 
+app.command()(demo)
 app.command()(simulate)
 app.command()(download)
 app.command()(ingest)
