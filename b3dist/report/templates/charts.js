@@ -41,12 +41,13 @@ const charts = (() => {
     let low = Math.max(all[0], at(0.02) - 0.35 * spread), high = Math.min(all[all.length - 1], at(0.98) + 0.35 * spread);
     if (line !== undefined) { low = Math.min(low, line); high = Math.max(high, line); }
     if (high - low < 1e-9) { low -= spread / 2; high += spread / 2; }
-    const size = (high - low) / 28;
+    const bins = Math.max(9, Math.min(29, Math.round(2 * Math.sqrt(Math.max(...present.map((one) => one.values.length))))));
+    const size = (high - low) / (bins - 1);
     low -= size / 2; high += size / 2;
     const traces = present.map((one) => {
-      const counts = new Array(29).fill(0), names = counts.map(() => []);
+      const counts = new Array(bins).fill(0), names = counts.map(() => []);
       one.values.forEach((value, index) => {
-        const bin = Math.min(28, Math.max(0, Math.floor((value - low) / size)));
+        const bin = Math.min(bins - 1, Math.max(0, Math.floor((value - low) / size)));
         counts[bin] += 1;
         names[bin].push([value, one.tickers[index]]);
       });
