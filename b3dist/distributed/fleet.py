@@ -181,6 +181,7 @@ class _Drive:
             lake_manifest_hash=run.settings.lake_manifest_hash,
             config=run.settings.config,
             assets_dir=run.assets,
+            use_gpu=self._options.gpus_per_worker > 0,
             train_asset=self._train_asset,
         )
         return make_trainer(

@@ -1,6 +1,7 @@
 """What each long-lived Ray Train worker does: lease an asset, train it end to end, report it, until none is left."""
 
 import errno
+import functools
 import os
 import socket
 import traceback
@@ -37,6 +38,7 @@ class WorkerSettings:
     lake_manifest_hash: str
     config: Config
     assets_dir: Path
+    use_gpu: bool = False
     train_asset: TrainAsset | None = None
     """None: b3dist.training.asset.train_asset."""
 
@@ -72,8 +74,7 @@ def _load_trainer(settings: WorkerSettings) -> TrainAsset:
     from b3dist.training.asset import train_asset
 
     torch.set_num_threads(1)
-    torch.optim.Adam([torch.zeros(1, requires_grad=True)])  # the first optimiser imports torch's compiler: 2 s
-    return settings.train_asset or train_asset
+    return settings.train_asset or functools.partial(train_asset, device="cuda" if settings.use_gpu else "cpu")
 
 
 def _register(coordinator: Any) -> WorkerId:

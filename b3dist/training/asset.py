@@ -43,6 +43,7 @@ def train_asset(
     config: Config,
     assets_dir: Path,
     *,
+    device: str = "cpu",
     on_epoch: Callable[[EpochRecord], None] | None = None,
 ) -> TrainedAsset:
     """Train one asset and commit its bundle as assets_dir/TICKER.
@@ -56,7 +57,7 @@ def train_asset(
     """
     started = time.perf_counter()
     data = load_asset(lake, ticker, config)
-    fit = fit_asset(data, config, on_epoch=on_epoch)
+    fit = fit_asset(data, config, device=device, on_epoch=on_epoch)
     predictions = tabulate_predictions(data, fit, config)
     metrics = {
         **{name: evaluate_predictions(predictions, name, config.data.horizon) for name in ("val", "test")},

@@ -80,18 +80,26 @@ class WindowTensors:
     """(n,) float64, fraction."""
 
     @classmethod
-    def of(cls, split: Split, lookback: int, return_target: ReturnTarget) -> "WindowTensors":
+    def of(cls, split: Split, lookback: int, return_target: ReturnTarget, device: torch.device) -> "WindowTensors":
         """Tensors of one part."""
         return cls(
-            torch.from_numpy(split.ends - lookback + 1),
-            torch.from_numpy(split.action),
-            torch.from_numpy(return_target.encode(split.future_return).astype(np.float32)),
-            torch.from_numpy(split.future_return),
+            torch.from_numpy(split.ends - lookback + 1).to(device),
+            torch.from_numpy(split.action).to(device),
+            torch.from_numpy(return_target.encode(split.future_return).astype(np.float32)).to(device),
+            torch.from_numpy(split.future_return).to(device),
         )
 
 
-def fit_asset(data: AssetData, config: Config, *, on_epoch: Callable[[EpochRecord], None] | None = None) -> Fit:
-    """Train one asset from scratch by the card's procedure.
+def fit_asset(
+    data: AssetData,
+    config: Config,
+    *,
+    device: str = "cpu",
+    on_epoch: Callable[[EpochRecord], None] | None = None,
+) -> Fit:
+    """Train one asset from scratch by the card's procedure; the model comes back on the CPU.
+
+    Everything random is drawn on the CPU, so a GPU sees the same windows and masks.
 
     Early stopping counts epochs without an improvement of min_delta; the kept epoch has the lowest validation loss.
 
@@ -99,12 +107,12 @@ def fit_asset(data: AssetData, config: Config, *, on_epoch: Callable[[EpochRecor
         TrainingError: the loss stopped being a finite number.
     """
     torch.set_num_threads(1)
-    return _Fitting(data, config).run(on_epoch)
+    return _Fitting(data, config, torch.device(device)).run(on_epoch)
 
 
 def predict(model: LstmMtl, rows: Tensor, starts: Tensor, lookback: int) -> Predictions:
     """Outputs of windows beginning at rows starts: (n,), dropout off, of rows: (rows, F) z-scores."""
-    offsets = torch.arange(lookback)
+    offsets = torch.arange(lookback, device=rows.device)
     logits, returns = [], []
     with torch.inference_mode():
         for chunk in torch.split(starts, EVALUATION_BATCH):
@@ -117,22 +125,27 @@ def predict(model: LstmMtl, rows: Tensor, starts: Tensor, lookback: int) -> Pred
 class _Fitting:
     """State of one asset's training."""
 
-    def __init__(self, data: AssetData, config: Config) -> None:
+    def __init__(self, data: AssetData, config: Config, device: torch.device) -> None:
+        self.device = device
         self.ticker = data.ticker
         self.config = config
         self.generator = asset_generator(config.seed, data.ticker)
         self.lookback = config.data.lookback
-        self.offsets = torch.arange(self.lookback)
-        self.rows = torch.from_numpy(data.features)
+        self.offsets = torch.arange(self.lookback, device=device)
+        self.rows = torch.from_numpy(data.features).to(device)
         self.return_target = ReturnTarget.fit(data.train.future_return, config.loss.return_unit)
-        self.train = WindowTensors.of(data.train, self.lookback, self.return_target)
-        self.val = WindowTensors.of(data.val, self.lookback, self.return_target)
-        counts = torch.bincount(self.train.action, minlength=len(ACTIONS))
-        self.loss = MultiTaskLoss(config.loss, inverse_frequency(counts) if config.loss.class_weights else None)
-        self.sampling = sampling_weights(self.train.action, config.training.sampler)
-        self.importance = importance_weights(self.sampling) if config.loss.return_weighting == "uniform" else None
+        self.train = WindowTensors.of(data.train, self.lookback, self.return_target, device)
+        self.val = WindowTensors.of(data.val, self.lookback, self.return_target, device)
+        action = torch.from_numpy(data.train.action)
+        counts = torch.bincount(action, minlength=len(ACTIONS))
+        class_weights = inverse_frequency(counts).to(device) if config.loss.class_weights else None
+        self.loss = MultiTaskLoss(config.loss, class_weights)
+        self.sampling = sampling_weights(action, config.training.sampler)
+        uniform = config.loss.return_weighting == "uniform"
+        self.importance = importance_weights(self.sampling).to(device) if uniform else None
         self.model = LstmMtl(self.rows.shape[1], config.model, generator=self.generator)
         discourage_absent_actions(self.model, counts)
+        self.model.to(device)
         self.weights, self.gradient = flatten_parameters(self.model)
         self.optimizer = FlatAdam(self.weights, self.gradient, config.training)
 
@@ -156,7 +169,9 @@ class _Fitting:
                     epoch=epoch,
                     train_loss=train_loss,
                     val_loss=val_loss,
-                    val_macro_f1=macro_f1(self.val.action.numpy(), predictions.logits.argmax(dim=1).numpy()),
+                    val_macro_f1=macro_f1(
+                        self.val.action.cpu().numpy(), predictions.logits.argmax(dim=1).cpu().numpy()
+                    ),
                     val_mae=float((returns - self.val.future_return).abs().mean()),
                     learning_rate=learning_rate,
                 )
@@ -172,7 +187,7 @@ class _Fitting:
         self.weights.copy_(best_weights)
         train_loss = self.evaluate(predict(self.model, self.rows, self.train.starts, self.lookback), self.train)
         return Fit(
-            model=self.model,
+            model=self.model.cpu(),
             return_target=self.return_target,
             history=history,
             best_epoch=best_epoch,
@@ -183,9 +198,9 @@ class _Fitting:
     def run_epoch(self) -> float:
         """One pass over as many drawn windows as there are; the mean loss of its steps, weighted by their windows."""
         batch_size = self.config.training.batch_size
-        drawn = draw_epoch(self.sampling, self.config.training.sampler, self.generator)
-        masks = draw_dropout_masks(len(drawn), self.config.model, self.generator)
-        total = torch.zeros((), dtype=torch.float64)
+        drawn = draw_epoch(self.sampling, self.config.training.sampler, self.generator).to(self.device)
+        masks = draw_dropout_masks(len(drawn), self.config.model, self.generator).to(self.device)
+        total = torch.zeros((), dtype=torch.float64, device=self.device)
         for windows, mask in zip(torch.split(drawn, batch_size), torch.split(masks, batch_size), strict=True):
             inputs = self.rows[self.train.starts[windows][:, None] + self.offsets]
             logits, returns = self.model(inputs, mask)
