@@ -37,7 +37,7 @@ print('{"seconds": %f, "cpu_s": %f}' % (time.perf_counter() - started, time.proc
 INGEST = """
 import json, resource, sys, time
 from pathlib import Path
-from b3dist.data.ingest import ingest
+from b3dist.data.lake import ingest
 started, busy = time.perf_counter(), time.process_time()
 result = ingest([Path(sys.argv[1])], Path(sys.argv[2]))
 seconds, busy = time.perf_counter() - started, time.process_time() - busy

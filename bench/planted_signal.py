@@ -17,9 +17,8 @@ from typing import Any
 import numpy as np
 
 from b3dist.config import Config, DataConfig
-from b3dist.data.ingest import ingest
-from b3dist.data.lake import Lake
-from b3dist.data.simulate import simulate
+from b3dist.data.lake import Lake, ingest
+from b3dist.data.simulator import simulate
 from b3dist.errors import InsufficientDataError
 from b3dist.training.asset import evaluate_predictions, load_asset, tabulate_predictions
 from b3dist.training.trainer import fit_asset

@@ -48,8 +48,8 @@ def shared_data() -> Path:
 @pytest.fixture(scope="session")
 def small_lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A lake of six simulated assets with about 400 sessions each: enough to train, small enough to do so often."""
-    from b3dist.data.ingest import ingest
-    from b3dist.data.simulate import simulate
+    from b3dist.data.lake import ingest
+    from b3dist.data.simulator import simulate
 
     folder = tmp_path_factory.mktemp("small_lake")
     simulate(folder / "files", assets=6, sessions=400, seed=7)

@@ -70,9 +70,8 @@ def prepare_lake(out: Path, *, assets: int, sessions: int) -> "Lake":
     Raises:
         ConfigError: `out` holds a demo of another size.
     """
-    from b3dist.data.ingest import ingest
-    from b3dist.data.lake import Lake
-    from b3dist.data.simulate import simulate
+    from b3dist.data.lake import Lake, ingest
+    from b3dist.data.simulator import simulate
 
     _require_same_demo(out / "market", assets=assets, sessions=sessions)
     _say(f"1/4 simulating {assets} assets x {sessions} sessions")

@@ -14,7 +14,7 @@ from b3dist.cli.options import DEFAULT_LAKE, LakeOption
 from b3dist.cli.output import DONE, FAILED, Answer, Debug, Json, answers
 
 if TYPE_CHECKING:
-    from b3dist.data.ingest import IngestResult
+    from b3dist.data.lake import IngestResult
 
 _QUIET_S: Final = 2.0
 """Nothing is shown of what takes less."""
@@ -43,7 +43,7 @@ def ingest(
     debug: Debug = False,
 ) -> Answer:
     """Put COTAHIST files into the lake: each file whole or not at all; known files are not read again."""
-    from b3dist.data.ingest import ingest as put_into_lake
+    from b3dist.data.lake import ingest as put_into_lake
 
     with _Display() as display:
         result = put_into_lake(

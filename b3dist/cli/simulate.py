@@ -22,7 +22,7 @@ def simulate(
     debug: Debug = False,
 ) -> Answer:
     """Write a B3-like market as COTAHIST_AYYYY.ZIP files, and truth.json: share events and the planted signal."""
-    from b3dist.data.simulate import simulate as write_simulation
+    from b3dist.data.simulator import simulate as write_simulation
 
     done = write_simulation(out, assets=assets, sessions=sessions, seed=seed, signal=signal)
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from b3dist.data.cotahist import FIELDS, write_cotahist
-from b3dist.data.ingest import ingest
+from b3dist.data.lake import ingest
 from tests.cli.conftest import Outcome
 from tests.data.market_builder import SESSIONS, asset_bars, market_bars, standing
 

@@ -10,7 +10,7 @@ import pytest
 import typer
 
 from b3dist.cli.download import parse_years
-from b3dist.data.simulate import simulate
+from b3dist.data.simulator import simulate
 from tests.cli.conftest import Outcome
 
 

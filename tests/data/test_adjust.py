@@ -11,9 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from b3dist.data.adjust import adjustment_factors, find_share_events, override_events, read_events
-from b3dist.data.ingest import ingest
-from b3dist.data.lake import Lake
-from b3dist.data.simulate import simulate
+from b3dist.data.lake import Lake, ingest
+from b3dist.data.simulator import simulate
 from b3dist.errors import DataError
 from tests.data.market_builder import SESSIONS, asset_bars, market_bars, standing
 

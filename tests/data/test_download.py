@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from b3dist.data.download import count_records, day_file, download, month_file, year_file
-from b3dist.data.simulate import simulate
+from b3dist.data.simulator import simulate
 from b3dist.errors import DownloadError
 
 NAME = "COTAHIST_A2018.ZIP"

@@ -17,9 +17,9 @@ import pandas as pd
 import pytest
 
 from b3dist.data.cotahist import FIELD, read_cotahist, write_cotahist
-from b3dist.data.ingest import find_files, ingest
 from b3dist.data.lake import Lake
-from b3dist.data.lakewriter import LakeWriter
+from b3dist.data.lake.ingest import find_files, ingest
+from b3dist.data.lake.writer import LakeWriter
 from b3dist.errors import ConfigError, DataError, FormatError, LakeError, StorageError
 from tests.data.cotahist_files import DEVELOPMENT, SHARED, SHORT, WHOLE_MARKET, edited, quotes, write_quotes
 
@@ -240,20 +240,20 @@ def test_two_ingests_at_once_are_refused(tmp_path: Path) -> None:
 
 
 KILL_POINTS = [
-    "b3dist.data.ingest.to_bars",
-    "b3dist.data.spool.Spool._spill",
-    "b3dist.data.lakewriter.write_year",
-    "b3dist.data.lakewriter.positions_of",
-    "b3dist.data.lakewriter.write_durably",
-    "b3dist.data.lakewriter.commit_manifest",
-    "b3dist.data.manifest.Path.replace",
+    "b3dist.data.lake.ingest.to_bars",
+    "b3dist.data.lake.spool.Spool._spill",
+    "b3dist.data.lake.writer.write_year",
+    "b3dist.data.lake.writer.positions_of",
+    "b3dist.data.lake.writer.write_durably",
+    "b3dist.data.lake.writer.commit_manifest",
+    "b3dist.data.lake.manifest.Path.replace",
 ]
-AFTER_THE_COMMIT = "b3dist.data.manifest.sync_folder"
+AFTER_THE_COMMIT = "b3dist.data.lake.manifest.sync_folder"
 KILLER = """
 import os, pkgutil, signal, sys
 from pathlib import Path
-import b3dist.data.spool as spool
-from b3dist.data.ingest import ingest
+import b3dist.data.lake.spool as spool
+from b3dist.data.lake import ingest
 spool.Spool.__init__.__kwdefaults__["rows_in_memory"] = 2
 new, folder = Path(sys.argv[1]), Path(sys.argv[2])
 for point in sys.argv[3:]:

@@ -8,10 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from b3dist.data.ingest import ingest
-from b3dist.data.lake import Lake
+from b3dist.data.lake import Lake, ingest
+from b3dist.data.lake.yearfiles import ROW_GROUP_ROWS
 from b3dist.data.schema import BARS
-from b3dist.data.yearfiles import ROW_GROUP_ROWS
 from b3dist.errors import LakeError
 from tests.data.cotahist_files import quotes, write_quotes
 

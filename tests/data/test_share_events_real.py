@@ -7,8 +7,7 @@ import pytest
 
 from b3dist.data.adjust import adjustment_factors, find_share_events
 from b3dist.data.health import COLUMNS, find_problems
-from b3dist.data.ingest import ingest
-from b3dist.data.lake import Lake
+from b3dist.data.lake import Lake, ingest
 from b3dist.data.renames import apply_renames, propose_renames
 
 

@@ -13,9 +13,9 @@ from b3dist.config import FeatureSet
 from b3dist.data.cotahist import read_cotahist
 from b3dist.data.exchange import b3_sessions
 from b3dist.data.features import INPUT_COLUMNS, INVALID_ROWS, Bars, compute_features
-from b3dist.data.simulate import TRUTH, simulate
-from b3dist.data.simulated_bars import asset_records, listings, share_factors
-from b3dist.data.simulated_market import (
+from b3dist.data.simulator import TRUTH, simulate
+from b3dist.data.simulator.bars import asset_records, listings, share_factors
+from b3dist.data.simulator.market import (
     HORIZON,
     MARK_SESSIONS,
     PERSISTENCE,

@@ -7,9 +7,8 @@ import pandas as pd
 import pytest
 
 from b3dist.config import Config
-from b3dist.data.ingest import ingest
-from b3dist.data.lake import Lake
-from b3dist.data.simulate import simulate
+from b3dist.data.lake import Lake, ingest
+from b3dist.data.simulator import simulate
 from b3dist.report.asset_view import asset_view
 from b3dist.report.page import render
 from b3dist.report.run_record import read_asset, read_run

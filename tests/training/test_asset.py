@@ -12,9 +12,8 @@ import pytest
 from sklearn import metrics as sk
 
 from b3dist.config import Config
-from b3dist.data.ingest import ingest
-from b3dist.data.lake import Lake
-from b3dist.data.simulate import simulate
+from b3dist.data.lake import Lake, ingest
+from b3dist.data.simulator import simulate
 from b3dist.errors import InsufficientDataError
 from b3dist.training.asset import load_asset, train_asset
 from b3dist.training.bundle import FILES, read_bundle

@@ -1,6 +1,6 @@
 """A simulated B3 as official-layout COTAHIST files, with the truth beside them.
 
-`simulate` turns the numbers of `simulated_market` into records, adds what the universe filter must drop (odd lots,
+`simulate` turns the numbers of `market` into records, adds what the universe filter must drop (odd lots,
 options, a right, a fund, a BDR), and writes COTAHIST_AYYYY.ZIP per year plus truth.json.
 """
 
@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from b3dist.data.cotahist import write_cotahist
-from b3dist.data.simulated_bars import (
+from b3dist.data.simulator.bars import (
     Listing,
     Sessions,
     asset_records,
@@ -23,7 +23,7 @@ from b3dist.data.simulated_bars import (
     listings,
     share_factors,
 )
-from b3dist.data.simulated_market import HORIZON, PERSISTENCE, AssetHistory, Floats, market_sessions, simulate_histories
+from b3dist.data.simulator.market import HORIZON, PERSISTENCE, AssetHistory, Floats, market_sessions, simulate_histories
 from b3dist.errors import ConfigError, StorageError
 
 TRUTH: Final = "truth.json"

@@ -2,7 +2,7 @@
 
 The planted signal. Each asset carries a state u, a Gaussian AR(1) with coefficient PERSISTENCE and unit variance that
 steps once per session the asset trades. The state at session t is visible in the bar of session t (the best bid stands
-further below the close and the volume is larger where u is high, see `simulated_bars`), and moves the next return:
+further below the close and the volume is larger where u is high, see `bars`), and moves the next return:
 
     r[t+1] = drift + a u[t] + e[t+1],   e: market factor + own shock, GARCH(1,1) with Student-t innovations,
 

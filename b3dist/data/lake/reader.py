@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from b3dist.data.manifest import Manifest, read_manifest
+from b3dist.data.lake.manifest import Manifest, read_manifest
+from b3dist.data.lake.yearfiles import YearFile, sort_order
 from b3dist.data.schema import BARS
-from b3dist.data.yearfiles import YearFile, sort_order
 from b3dist.errors import LakeError
 
 _BAR_COLUMNS: Final = tuple(BARS.names)

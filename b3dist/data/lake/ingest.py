@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from b3dist.data.cotahist import FIELD, CotahistReader, looks_like_cotahist
 from b3dist.data.cotahist.columns import Rows, as_dates, day_numbers
 from b3dist.data.cotahist.verify import refuse
-from b3dist.data.lake import Lake
-from b3dist.data.lakewriter import LakeWriter, Stage
-from b3dist.data.manifest import SourceFile
+from b3dist.data.lake.manifest import SourceFile
+from b3dist.data.lake.reader import Lake
+from b3dist.data.lake.writer import LakeWriter, Stage
 from b3dist.data.universe import check_universe, select_bars, to_bars
 from b3dist.errors import DataError, FormatError
 

@@ -14,11 +14,11 @@ from typing import IO, Final, Self
 import pyarrow as pa
 
 from b3dist.data.adjust import read_events
-from b3dist.data.manifest import MANIFEST_NAME, Manifest, SourceFile, commit_manifest, read_manifest, sync_folder
-from b3dist.data.merge import History
+from b3dist.data.lake.manifest import MANIFEST_NAME, Manifest, SourceFile, commit_manifest, read_manifest, sync_folder
+from b3dist.data.lake.merge import History
+from b3dist.data.lake.spool import Spool
+from b3dist.data.lake.yearfiles import POSITIONS, positions_of, write_durably, write_year
 from b3dist.data.renames import read_renames
-from b3dist.data.spool import Spool
-from b3dist.data.yearfiles import POSITIONS, positions_of, write_durably, write_year
 from b3dist.errors import B3distError, LakeError, StorageError
 
 _LOCK_NAME: Final = ".lock"

@@ -13,10 +13,10 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from b3dist.data.adjust import EVENT_COLUMNS, adjustment_factors, find_share_events, override_events, read_events
-from b3dist.data.manifest import Manifest, SourceFile
+from b3dist.data.lake.manifest import Manifest, SourceFile
+from b3dist.data.lake.spool import Spool
+from b3dist.data.lake.yearfiles import POSITIONS, STORED, sort_order
 from b3dist.data.renames import apply_renames, read_renames
-from b3dist.data.spool import Spool
-from b3dist.data.yearfiles import POSITIONS, STORED, sort_order
 
 _SESSIONS: Final = pa.schema(
     [("session", pa.date32()), ("generated", pa.date32()), ("records", pa.int64()), ("sha256", pa.string())]

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from b3dist.data.cotahist import FIELDS
-from b3dist.data.simulated_market import MARK_SESSIONS, AssetHistory, CorporateEvent, Floats, Ints
+from b3dist.data.simulator.market import MARK_SESSIONS, AssetHistory, CorporateEvent, Floats, Ints
 
 Sessions = npt.NDArray[np.datetime64]
 
