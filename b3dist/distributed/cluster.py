@@ -6,6 +6,8 @@ Importing this module starts nothing and sets nothing.
 import contextlib
 import logging
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -46,6 +48,7 @@ def connected(address: str | None, *, num_cpus: int, debug: bool = False) -> Ite
     if ray.is_initialized():
         yield ray
         return
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     quiet = {"log_to_driver": debug, "logging_level": logging.INFO if debug else logging.ERROR}
     try:
         if not private:
@@ -65,6 +68,7 @@ def connected(address: str | None, *, num_cpus: int, debug: bool = False) -> Ite
         where = "a cluster of its own" if private else f"the cluster at {chosen}"
         raise RunError(f"cannot connect Ray to {where}: {error}", hint="check --address and RAY_ADDRESS") from error
     try:
+        _restore(handlers)
         yield ray
     finally:
         ray.shutdown()
@@ -89,6 +93,13 @@ def num_workers_for(resources: dict[str, float], *, gpus_per_worker: float) -> i
             hint="leave out --gpus-per-worker to train on CPUs",
         )
     return max(min(possible, cpus), 1)
+
+
+def _restore(handlers: dict[signal.Signals, Any]) -> None:
+    """Take the signals back from Ray, whose own handler ends a driver that gets SIGTERM with abort()."""
+    if threading.current_thread() is threading.main_thread():
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 def _bind_to_loopback() -> None:

@@ -106,7 +106,7 @@ def drive_fleet(
         watch = _Watch(run, assignments, started=started, on_progress=on_progress)
         assignments.close()  # from here on the coordinator writes the ledger
         if watch.num_waiting == 0:
-            return watch.finish("finished", tracker=None)
+            return watch.finish("finished")
         return _Drive(run, options, watch, train_asset).run()
 
 
@@ -120,16 +120,15 @@ class _Drive:
         self._options = options
         self._watch = watch
         self._train_asset = train_asset
-        self._tracker: Tracker | None = None
 
     def run(self) -> dict[str, Any]:
         try:
             self._train()
         except (KeyboardInterrupt, B3distError):
             with contextlib.suppress(StorageError):  # the first error is the one to show
-                self._watch.finish("interrupted", tracker=self._tracker)
+                self._watch.finish("interrupted")
             raise
-        return self._watch.finish("finished", tracker=self._tracker)
+        return self._watch.finish("finished")
 
     def _train(self) -> None:
         most = self._options.worker_range[1] if self._options.worker_range else len(os.sched_getaffinity(0))
@@ -150,10 +149,11 @@ class _Drive:
         fit.start()
         try:
             if self._options.tracking:
-                self._tracker = self._open_tracker()
-                self._watch.track_with(self._tracker)
+                self._watch.track_with(self._open_tracker())
             while fit.is_alive():
                 self._watch.look(ray, coordinator)
+                if self._watch.num_waiting == 0:  # Ray takes seconds to notice, and to end; MLflow need not wait
+                    self._watch.end_tracking("finished")
                 fit.join(_POLL_S)
             self._watch.look(ray, coordinator)
         finally:
@@ -239,6 +239,7 @@ class _Watch:
         self._started = started
         self._on_progress = on_progress
         self._tracker: Tracker | None = None
+        self._tracking: dict[str, Any] | None = None
         self._stopped: str | None = None
         self._storage_error: str | None = None
 
@@ -257,8 +258,8 @@ class _Watch:
         """Ask the coordinator what happened and pass it on."""
         try:
             progress = ray.get(coordinator.progress.remote(len(self._known.events)), timeout=30)
-        except ray.exceptions.RayActorError:  # restarting; it reads its state from the ledger
-            return
+        except (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError):
+            return  # restarting (it reads its state from the ledger), or the machine is very busy
         for event in progress.events:
             self._known.follow(event)
             self._log(event)
@@ -279,13 +280,20 @@ class _Watch:
                 f"run {self._run.run_id}: the workers ended with {self.num_waiting} assets left{cause}", hint=remedy
             ) from fit_error
 
-    def finish(self, state: str, *, tracker: Tracker | None) -> dict[str, Any]:
-        """Write summary.json, close the tracking run, and return the summary."""
+    def end_tracking(self, state: str) -> None:
+        """Wait until MLflow has everything, and end the parent run; only the first call does anything."""
+        if self._tracker is None:
+            return
         summary = summarise(self._run, self._known, state=state, started=self._started)
-        if tracker is not None:
-            result = tracker.finish(summary, "FINISHED" if state == "finished" else "KILLED")
-            summary["times"]["logged_at"] = time.time()
-            summary["tracking"] = result.to_dict()
+        result = self._tracker.finish(summary, "FINISHED" if state == "finished" else "KILLED")
+        self._tracker = None
+        self._tracking = {"logged_at": time.time(), **result.to_dict()}
+
+    def finish(self, state: str) -> dict[str, Any]:
+        """End tracking, write summary.json and return it."""
+        self.end_tracking(state)
+        summary = summarise(self._run, self._known, state=state, started=self._started)
+        summary["tracking"] = self._tracking
         self._run.write_summary(summary)
         return summary
 

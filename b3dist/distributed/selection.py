@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from b3dist import __version__
 from b3dist.config import Config
 from b3dist.data.lake import Lake
 from b3dist.distributed.run_folder import RunFolder, RunSettings
 from b3dist.errors import ConfigError, LakeError
 
-_VERSIONED = ("b3dist", "ray", "torch", "numpy", "pandas", "pyarrow", "scikit-learn", "mlflow")
+_VERSIONED = ("ray", "torch", "numpy", "pandas", "pyarrow", "scikit-learn", "mlflow")
 
 
 def new_run(lake: Lake, runs: Path, config: Config, *, tickers: Sequence[str] | None = None) -> RunFolder:
@@ -37,6 +38,7 @@ def new_run(lake: Lake, runs: Path, config: Config, *, tickers: Sequence[str] | 
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         versions={
             "python": platform.python_version(),
+            "b3dist": __version__,  # not asked of the installation: on a cluster b3dist need not be installed
             **{name: importlib.metadata.version(name) for name in _VERSIONED},
         },
     )

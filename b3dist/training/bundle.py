@@ -7,6 +7,7 @@
 import functools
 import hashlib
 import importlib.metadata
+import io
 import json
 import os
 import platform
@@ -24,6 +25,7 @@ import pyarrow.parquet as pq
 import torch
 from sklearn.preprocessing import StandardScaler
 
+from b3dist import __version__
 from b3dist.config import Config
 from b3dist.data.schema import SCHEMA_VERSION
 from b3dist.data.windows import Scaler
@@ -76,8 +78,10 @@ def write_bundle(
     try:
         aside.mkdir()
         weights = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
-        torch.save(weights, aside / "model.pt")
-        digest = hashlib.sha256((aside / "model.pt").read_bytes()).hexdigest()
+        serialised = io.BytesIO()  # torch.save into a file answers a full disk with an internal RuntimeError
+        torch.save(weights, serialised)
+        (aside / "model.pt").write_bytes(serialised.getvalue())
+        digest = hashlib.sha256(serialised.getvalue()).hexdigest()
         joblib.dump(_as_sklearn(scaler, facts["feature_names"]), aside / "scaler.joblib")
         _write_json(aside / "bundle.json", {**facts, "model_sha256": digest})
         history.to_pandas().to_csv(aside / "history.csv", index=False)
@@ -135,8 +139,9 @@ def read_bundle(folder: Path) -> Bundle:
 @functools.cache
 def library_versions() -> dict[str, str]:
     """Versions that decide the numbers."""
-    packages = ("b3dist", "torch", "numpy", "pandas", "pyarrow", "scikit-learn", "scipy")
-    return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in packages}}
+    packages = ("torch", "numpy", "pandas", "pyarrow", "scikit-learn", "scipy")
+    own = {"python": platform.python_version(), "b3dist": __version__}  # on a cluster b3dist need not be installed
+    return own | {name: importlib.metadata.version(name) for name in packages}
 
 
 def _as_sklearn(scaler: Scaler, feature_names: list[str]) -> StandardScaler:

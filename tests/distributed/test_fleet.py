@@ -180,7 +180,7 @@ def test_full_disk_stops_the_run_which_resumes_once_there_is_space(small_lake: P
         assert {ticker: contents(run.assets / ticker) for ticker in trained} == before
         assert not list(run.assets.glob(".*"))
     finally:
-        subprocess.run(["umount", str(disk)], check=True)
+        subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
 def test_finished_run_resumes_without_starting_a_worker(small_lake: Path, tmp_path: Path) -> None:

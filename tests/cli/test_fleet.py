@@ -1,0 +1,107 @@
+"""`b3dist fleet` and `b3dist runs`: what is refused before any cluster starts, and what they answer."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from b3dist.cli.fleet import parse_workers
+from b3dist.cli.fleet_progress import describe
+from b3dist.distributed.run_folder import RunFolder
+from b3dist.distributed.summary import FleetProgress
+from b3dist.errors import ConfigError
+from tests.cli.conftest import Outcome
+from tests.distributed.runs import start_run
+
+Command = Callable[..., Outcome]
+
+
+@pytest.fixture
+def run(small_lake: Path, tmp_path: Path) -> RunFolder:
+    """A run that was made and not begun."""
+    return start_run(small_lake, tmp_path / "runs")
+
+
+def test_unknown_ticker_is_refused_with_the_nearest(b3dist: Command, small_lake: Path, tmp_path: Path) -> None:
+    """No run is left behind, and Ray was not started."""
+    outcome = b3dist("fleet", "--lake", small_lake, "--runs", tmp_path / "runs", "--tickers", "SIMA3,SIMB1", "--json")
+    assert outcome.exit_code == 1
+    assert "SIMB1" in outcome.answer["error"]
+    assert "SIMA3" not in outcome.answer["error"]
+    assert "SIMB11" in outcome.answer["hint"]
+    assert not (tmp_path / "runs").exists()
+
+
+def test_absent_lake_is_refused(b3dist: Command, tmp_path: Path) -> None:
+    """One sentence, exit code 1."""
+    outcome = b3dist("fleet", "--lake", tmp_path / "nowhere", "--runs", tmp_path / "runs", "--json")
+    assert outcome.exit_code == 1
+    assert "nowhere" in outcome.answer["error"]
+
+
+def test_runs_folder_that_cannot_be_written_is_refused(b3dist: Command, small_lake: Path, tmp_path: Path) -> None:
+    """A file is in the way."""
+    (tmp_path / "runs").write_text("")
+    outcome = b3dist("fleet", "--lake", small_lake, "--runs", tmp_path / "runs", "--json")
+    assert outcome.exit_code == 1
+    assert "cannot make a run" in outcome.answer["error"]
+
+
+def test_resume_with_another_setting_is_refused(b3dist: Command, run: RunFolder) -> None:
+    """The changed setting is named."""
+    outcome = b3dist(
+        "fleet", "--runs", run.path.parent, "--resume", run.run_id, "--set", "training.epochs=9",
+        "--min-sessions", "300", "--json",
+    )  # fmt: skip
+    assert outcome.exit_code == 1
+    assert "training.epochs was 2, is 9" in outcome.answer["error"]
+
+
+def test_resume_with_other_tickers_is_refused(b3dist: Command, run: RunFolder) -> None:
+    """A run's assets are decided when it is made."""
+    outcome = b3dist("fleet", "--runs", run.path.parent, "--resume", run.run_id, "--tickers", "SIMA3", "--json")
+    assert outcome.exit_code == 1
+    assert "other tickers" in outcome.answer["error"]
+
+
+def test_elastic_workers_with_a_share_of_a_gpu_are_refused(b3dist: Command, small_lake: Path, tmp_path: Path) -> None:
+    """Ray would count 1.0 // 0.05 as 19."""
+    outcome = b3dist("fleet", "--lake", small_lake, "--workers", "1:4", "--gpus-per-worker", "0.05", "--json")
+    assert outcome.exit_code == 1
+    assert "whole GPUs" in outcome.answer["error"]
+
+
+@pytest.mark.parametrize(("text", "expected"), [(None, None), ("4", 4), ("2:8", (2, 8))])
+def test_workers_are_a_number_or_a_range(text: str | None, expected: object) -> None:
+    """As the help says."""
+    assert parse_workers(text) == expected
+
+
+def test_unreadable_number_of_workers_is_refused() -> None:
+    """With an example of what is meant."""
+    with pytest.raises(ConfigError, match="many"):
+        parse_workers("many")
+
+
+def test_runs_list_and_status_answer_json(b3dist: Command, run: RunFolder) -> None:
+    """A run that was not begun is interrupted, with every asset waiting."""
+    listed = b3dist("runs", "list", "--runs", run.path.parent, "--json").answer["runs"]
+    assert [(entry["run_id"], entry["state"], entry["assets"]) for entry in listed] == [(run.run_id, "interrupted", 6)]
+    status = b3dist("runs", "status", run.run_id, "--runs", run.path.parent, "--json").answer
+    assert {entry["state"] for entry in status["entries"]} == {"waiting"}
+    assert run.run_id in b3dist("runs", "status", run.run_id, "--runs", run.path.parent).stdout
+
+
+def test_runs_prune_lists_what_it_deletes(b3dist: Command, run: RunFolder) -> None:
+    """The id is in the answer, and the folder is gone."""
+    answer = b3dist("runs", "prune", "--keep", "0", "--runs", run.path.parent, "--json").answer
+    assert answer == {"deleted": [run.run_id], "kept": [], "running": []}
+    assert not run.path.exists()
+
+
+def test_progress_says_what_is_done_and_what_is_left() -> None:
+    """Done, failed, skipped, windows per second and time left."""
+    progress = FleetProgress(
+        total=10, trained=5, skipped=1, failed=1, in_flight=2, already_done=0, windows_per_s=21_500.0, left_s=75.0
+    )
+    assert describe(progress) == "5 trained, 1 failed, 1 skipped, 21,500 windows/s, 1:15 left"
