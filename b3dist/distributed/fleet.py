@@ -128,6 +128,7 @@ class _Drive:
             with contextlib.suppress(StorageError):  # the first error is the one to show
                 self._watch.finish("interrupted")
             raise
+        self._run.remove_leftovers()  # of workers killed while they wrote
         return self._watch.finish("finished")
 
     def _train(self) -> None:
