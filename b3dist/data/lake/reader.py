@@ -1,5 +1,6 @@
 """The lake: all bars of the exchange, adjusted, in Parquet; read here, written by `ingest`."""
 
+import difflib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -74,7 +75,9 @@ class Lake:
             LakeError: the lake has no such ticker, or a file of it is gone or damaged.
         """
         if ticker not in self._rows_of:
-            raise LakeError(f"{self.path} has no bars of {ticker}", hint="b3dist check lists the tickers of a lake")
+            nearest = difflib.get_close_matches(ticker.upper(), self._rows_of, n=3)
+            hint = f"did you mean {', '.join(nearest)}?" if nearest else "`b3dist fleet` trains every ticker there is"
+            raise LakeError(f"{self.path} has no bars of {ticker}", hint=hint)
         wanted = self._known(columns)
         parts = []
         for row in self._rows_of[ticker]:
