@@ -210,6 +210,30 @@ def test_a_quote_factor_of_zero_is_refused(tmp_path: Path) -> None:
         ingest([path], tmp_path / "lake")
 
 
+@pytest.mark.parametrize("ticker", ["../X        ", "..          ", "            ", "A/B3        "])
+def test_a_ticker_that_cannot_name_a_folder_is_refused(ticker: str, tmp_path: Path) -> None:
+    """A run keeps each asset in a folder of its name: none may lie outside the run."""
+    path = edited(write(tmp_path / "a.TXT"), {(5, FIELD["ticker"].start): ticker.encode()})
+    with pytest.raises(FormatError, match="line 5, field ticker"):
+        ingest([path], tmp_path / "lake")
+
+
+@pytest.mark.parametrize("damage", ["cut", "gone"])
+def test_a_damaged_lake_is_named_and_left_alone(damage: str, tmp_path: Path) -> None:
+    """An ingest that must read a broken bar file says which, and blames neither the disk nor the new file."""
+    lake = tmp_path / "lake"
+    ingest([write(tmp_path / "a.TXT")], lake)
+    manifest = (lake / "manifest.json").read_bytes()
+    bars = lake / Lake(lake).manifest.parquet_files[-1]
+    if damage == "cut":
+        bars.write_bytes(bars.read_bytes()[:100])
+    else:
+        bars.unlink()
+    with pytest.raises(LakeError, match=bars.name):
+        ingest([write(tmp_path / "b.TXT", generated=date(2024, 1, 4), seed=1)], lake)
+    assert (lake / "manifest.json").read_bytes() == manifest
+
+
 def test_folders_and_absent_sources(tmp_path: Path) -> None:
     """In a folder other files are left alone, but a file named COTAHIST is never overlooked; absences are errors."""
     folder = tmp_path / "files"

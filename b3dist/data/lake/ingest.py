@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from b3dist.data.cotahist import FIELD, CotahistReader, looks_like_cotahist
 from b3dist.data.cotahist.columns import Rows, as_dates, day_numbers
-from b3dist.data.cotahist.verify import refuse
+from b3dist.data.cotahist.verify import printable, refuse
 from b3dist.data.lake.manifest import SourceFile
 from b3dist.data.lake.reader import Lake
 from b3dist.data.lake.writer import LakeWriter, Stage
@@ -165,7 +165,9 @@ def _read(path: Path, digest: str, writer: LakeWriter, progress: Progress | None
             sessions.update(days[starts].tolist())
             chosen = np.flatnonzero(select_bars(rows, writer.universe))
             waiting.append(rows[chosen])
-            _check_quote_factor(path, waiting[-1], chosen + reader.records - len(rows) + 2)
+            lines = chosen + reader.records - len(rows) + 2
+            _check_quote_factor(path, waiting[-1], lines)
+            _check_ticker(path, waiting[-1], lines)
             kept += len(chosen)
             if sum(map(len, waiting)) >= _ROWS_AT_ONCE:
                 spool.add_bars(to_bars(np.concatenate(waiting), generated=reader.generated))
@@ -193,6 +195,17 @@ def _check_quote_factor(path: Path, rows: Rows, lines: NDArray[np.int64]) -> Non
     zero = (rows[:, field.start : field.end] == ord("0")).all(axis=1)
     if zero.any():
         refuse(path, int(lines[np.argmax(zero)]), f"field {field.title}", "at least 1", "0")
+
+
+def _check_ticker(path: Path, rows: Rows, lines: NDArray[np.int64]) -> None:
+    """Refuse a ticker in a bar that cannot name a folder, as each asset of a run has one: blank, '..' or 'A/B'."""
+    field = FIELD["ticker"]
+    characters = rows[:, field.start : field.end]
+    bad = (characters == ord("/")).any(axis=1) | np.isin(characters[:, 0], [ord(" "), ord(".")])
+    if bad.any():
+        first = int(np.argmax(bad))
+        got = printable(characters[first].tobytes())
+        refuse(path, int(lines[first]), f"field {field.title}", "a ticker like PETR4", got)
 
 
 def _sha256(path: Path) -> str:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from b3dist.data.adjust import EVENT_COLUMNS, adjustment_factors, find_share_events, override_events, read_events
 from b3dist.data.lake.manifest import Manifest, SourceFile
 from b3dist.data.lake.spool import Spool
-from b3dist.data.lake.yearfiles import POSITIONS, STORED, sort_order
+from b3dist.data.lake.yearfiles import POSITIONS, STORED, file_errors, sort_order
 from b3dist.data.renames import apply_renames, read_renames
 
 _SESSIONS: Final = pa.schema(
@@ -113,7 +113,7 @@ class History:
         Every file's sessions must have been claimed before.
 
         Raises:
-            OSError: a file of the lake cannot be read.
+            LakeError: a file of the lake is gone or damaged.
             StorageError: no room on disk.
         """
         changed, parts = pa.array(sorted(self.owners.changed), pa.date32()), []
@@ -184,7 +184,7 @@ class History:
         """A year's bars as they shall be written; each changed year can be asked for once.
 
         Raises:
-            OSError: the lake's file cannot be read.
+            LakeError: the lake's file is gone or damaged.
         """
         whole = pa.concat_tables(self._spool.take(year)) if year in self._merged else self._read(self._files[year])
         judged = self._judged.iloc[self._rows_of_year[year]]
@@ -204,7 +204,8 @@ class History:
         return self._read(self._manifest.index[name]) if name in self._manifest.index else None
 
     def _read(self, file: str, columns: list[str] | None = None) -> pa.Table:
-        return pq.ParquetFile(self._lake / file).read(columns=columns)
+        with file_errors(self._lake / file):
+            return pq.ParquetFile(self._lake / file).read(columns=columns)
 
 
 def _as_stored(bars: pa.Table) -> pa.Table:

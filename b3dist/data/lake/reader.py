@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from b3dist.data.lake.manifest import Manifest, read_manifest
-from b3dist.data.lake.yearfiles import YearFile, sort_order
+from b3dist.data.lake.yearfiles import YearFile, file_errors, sort_order
 from b3dist.data.schema import BARS
 from b3dist.errors import LakeError
 
@@ -82,7 +82,8 @@ class Lake:
         parts = []
         for row in self._rows_of[ticker]:
             file, first, count = (self._positions[name].iat[row] for name in ("file", "first_row", "num_rows"))
-            parts.append(self._year(file).rows(int(first), int(count), wanted))
+            with file_errors(self.path / file):
+                parts.append(self._year(file).rows(int(first), int(count), wanted))
         return _to_frame(pa.concat_tables(parts))
 
     def all_bars(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
@@ -103,33 +104,14 @@ class Lake:
 
     def _year(self, file: str) -> YearFile:
         if file not in self._files:
-            with _file_errors(self.path / file):
+            with file_errors(self.path / file):
                 self._files[file] = YearFile(self.path / file)
         return self._files[file]
 
     def _read(self, file: str, columns: list[str] | None = None) -> pa.Table:
-        with _file_errors(self.path / file):
+        with file_errors(self.path / file):
             # Not pq.read_table: it would take a folder named year=2014 for a column.
             return pq.ParquetFile(self.path / file).read(columns=columns)
-
-
-class _file_errors:  # noqa: N801  reads like the function it stands for
-    """Turns a missing or broken Parquet file into a LakeError."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
-        if isinstance(error, FileNotFoundError):
-            raise LakeError(
-                f"{self._path} is gone: the lake was changed twice since it was opened, or damaged",
-                hint="open it again; if that fails, ingest the files into a new lake",
-            ) from error
-        if isinstance(error, pa.ArrowException | OSError):
-            raise LakeError(f"{self._path} is damaged: {error}", hint="ingest the files into a new lake") from error
 
 
 def _to_frame(table: pa.Table) -> pd.DataFrame:

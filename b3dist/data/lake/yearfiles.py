@@ -1,7 +1,8 @@
 """The lake's bar files, one per year: sorted, in small row groups, with an index of where each ticker's rows are."""
 
+import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -12,6 +13,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from b3dist.data.schema import BARS
+from b3dist.errors import LakeError
 
 STORED: Final = BARS.append(pa.field("traded_as", pa.string()))
 """Columns of a bar file; `traded_as` is the ticker in COTAHIST where a rename joined the bar to another one."""
@@ -106,3 +108,21 @@ class YearFile:
                 list(range(first_group, last_group + 1)), columns=list(columns), use_threads=False
             )
         return groups.slice(first_row - first_group * ROW_GROUP_ROWS, num_rows)
+
+
+@contextlib.contextmanager
+def file_errors(path: Path) -> Iterator[None]:
+    """Turn a missing or broken Parquet file into a LakeError.
+
+    Raises:
+        LakeError: the file is gone or damaged.
+    """
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise LakeError(
+            f"{path} is gone: the lake was changed twice since it was opened, or damaged",
+            hint="open it again; if that fails, ingest the files into a new lake",
+        ) from error
+    except (pa.ArrowException, OSError) as error:
+        raise LakeError(f"{path} is damaged: {error}", hint="ingest the files into a new lake") from error
