@@ -9,6 +9,7 @@ A window may be used when neither it nor its target crosses a gap of more than `
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +18,7 @@ from b3dist.config import DataConfig
 from b3dist.data.features import FEATURE_NAMES, INPUT_COLUMNS, INVALID_ROWS, Array, Bars, compute_features
 from b3dist.data.labels import Actions, future_return, label_actions
 from b3dist.data.schema import ACTIONS
-from b3dist.errors import InsufficientDataError
+from b3dist.errors import DataError, InsufficientDataError
 
 BAR_COLUMNS = ("session", *INPUT_COLUMNS, "ex_mark", "distribution_number", "adjustment")
 """The lake's columns an asset is built from."""
@@ -98,6 +99,7 @@ def prepare_asset(
 
     Raises:
         InsufficientDataError: too few sessions, a price that never moves, or a part without windows.
+        DataError: an open or close of 0.
     """
     sessions = np.asarray(bars["session"]).astype("datetime64[D]")
     adjustment = np.asarray(bars["adjustment"], dtype=np.float64)
@@ -114,6 +116,7 @@ def prepare_asset(
     columns = {name: np.asarray(values)[:num_rows] for name, values in bars.items()}
     sessions, adjustment = sessions[:num_rows], adjustment[:num_rows]
 
+    _refuse_zero_prices(ticker, columns, sessions)
     position = np.searchsorted(calendar, sessions)
     ends, dropped = _usable_ends(position, first_row=max(first, INVALID_ROWS), config=config)
     # The basis does not matter to a label: both label sets compare prices with each other only.
@@ -171,6 +174,20 @@ def count_actions(actions: Actions) -> dict[str, int]:
     """Windows per action name, zero included."""
     counts = np.bincount(actions, minlength=len(ACTIONS))
     return {name: int(count) for name, count in zip(ACTIONS, counts, strict=True)}
+
+
+def _refuse_zero_prices(
+    ticker: str, columns: Mapping[str, npt.NDArray[Any]], sessions: npt.NDArray[np.datetime64]
+) -> None:
+    """Refuse a bar whose open or close is 0: features and returns divide by them."""
+    for name in ("open", "close"):
+        zero = columns[name] == 0
+        if zero.any():
+            raise DataError(
+                f"{ticker}'s {name} on {sessions[int(np.argmax(zero))]} is 0 ({int(zero.sum())} such sessions),"
+                " expected a price above 0",
+                hint="b3dist check lists such bars (impossible_bar); leave them out with --to",
+            )
 
 
 def _usable_ends(position: npt.NDArray[np.intp], *, first_row: int, config: DataConfig) -> tuple[Rows, dict[str, int]]:

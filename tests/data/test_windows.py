@@ -11,7 +11,7 @@ from sklearn.preprocessing import StandardScaler
 from b3dist.config import DataConfig
 from b3dist.data.features import INVALID_ROWS
 from b3dist.data.windows import AssetData, fit_scaler, prepare_asset
-from b3dist.errors import InsufficientDataError
+from b3dist.errors import DataError, InsufficientDataError
 from tests.conftest import Columns, make_columns
 
 
@@ -119,3 +119,12 @@ def test_targets_over_cash_ex_dates_are_marked() -> None:
     data = prepare(columns)
     assert data.test.ends[data.test.spans_cash].tolist() == [278, 279]
     assert not data.train.spans_cash.any()
+
+
+@pytest.mark.parametrize("name", ["open", "close"])
+def test_a_price_of_zero_is_named(name: str) -> None:
+    """Features and returns divide by open and close: the session is said, instead of a loss that is no number."""
+    columns = make_columns(300)
+    columns[name][250] = 0.0
+    with pytest.raises(DataError, match=rf"{name} on \d{{4}}-\d\d-\d\d is 0 \(1 such"):
+        prepare(columns)
