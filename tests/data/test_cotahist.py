@@ -185,6 +185,27 @@ def test_damaged_archives_are_refused(small: Path, tmp_path: Path) -> None:
         read_cotahist(flipped)
 
 
+def test_other_compressions_and_encryption_are_told_apart(small: Path, tmp_path: Path) -> None:
+    """A broken LZMA member is damage; an encrypted one is whole, and the remedy is to unpack it."""
+    path = tmp_path / "COTAHIST_A2024.ZIP"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_LZMA) as archive:
+        archive.write(small, "a.TXT")
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 2] = bytes(byte ^ 0xFF for byte in content[middle : middle + 2])
+    path.write_bytes(content)
+    with pytest.raises(FormatError, match="damaged or truncated"):
+        read_cotahist(path)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.write(small, "a.TXT")
+    content = bytearray(path.read_bytes())
+    content[6] |= 1  # the flags of the member, before it and in the directory
+    content[content.rfind(b"PK\x01\x02") + 8] |= 1
+    path.write_bytes(content)
+    with pytest.raises(FormatError, match="is encrypted"):
+        read_cotahist(path)
+
+
 def test_a_zip_of_several_files_is_refused(small: Path, tmp_path: Path) -> None:
     """B3 packs one file per ZIP; which of several is meant is not guessed."""
     several = tmp_path / "COTAHIST_A2024.ZIP"

@@ -3,6 +3,7 @@
 import contextlib
 import gzip
 import io
+import lzma
 import queue
 import threading
 import zipfile
@@ -18,7 +19,17 @@ SUFFIXES: Final = (".txt", ".zip", ".gz")
 """Suffixes of COTAHIST files, in any case."""
 
 _BLOCKS_AHEAD: Final = 8
-_DAMAGED: Final = (zipfile.BadZipFile, zlib.error, EOFError, gzip.BadGzipFile, NotImplementedError, RuntimeError)
+_ENCRYPTED: Final = 1
+"""Bit of a ZIP member's flags."""
+_DAMAGED: Final = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    gzip.BadGzipFile,
+    NotImplementedError,
+    RuntimeError,
+)
 
 
 class Source:
@@ -119,6 +130,11 @@ class Source:
                 raise FormatError(
                     f"{self.path}: expected one file in the ZIP, found {len(members)} ({names})",
                     hint="unpack it and name the COTAHIST files in it",
+                )
+            if members[0].flag_bits & _ENCRYPTED:
+                raise FormatError(
+                    f"{self.path}: the ZIP is encrypted, expected a plain one",
+                    hint="unpack it and name the COTAHIST file in it",
                 )
             return self._closing.enter_context(archive.open(members[0]))
         raise FormatError(f"{self.path}: expected a file .TXT, .ZIP or .gz, got the suffix {self.path.suffix!r}")
