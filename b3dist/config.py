@@ -5,13 +5,12 @@ Defaults are the model card's values. `Config.with_overrides(["loss.gamma=2"])` 
 
 import dataclasses
 import difflib
-import math
 import types
 import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date
-from typing import Any, Literal, Self
+from typing import Any, Final, Literal, Self
 
 from b3dist.errors import ConfigError
 
@@ -20,6 +19,8 @@ LabelSet = Literal["signal_cluster", "forward_return"]
 ReturnUnit = Literal["fraction", "percent", "standardised"]
 ReturnWeighting = Literal["sampled", "uniform"]
 Sampler = Literal["balanced", "shuffled"]
+
+_LARGEST_FLOAT32: Final = 3.4e38
 
 
 def _require(condition: bool, name: str, value: object, expected: str) -> None:
@@ -277,6 +278,6 @@ def _parse_scalar(value: object, kind: type) -> object:
             return int(value)
         return int(str(value))
     number = float(str(value))
-    if not math.isfinite(number):
+    if not abs(number) <= _LARGEST_FLOAT32:  # no number, infinite, or of no use to 32-bit weights
         raise ValueError
     return number

@@ -57,6 +57,7 @@ def test_overrides_are_typed_and_the_last_wins() -> None:
         ("training.epochs=2.5", "must be a whole number", ""),
         ("training.epochs=0", "at least 1", ""),
         ("loss.gamma=nan", "must be a number", ""),
+        ("training.learning_rate=1e300", "must be a number", ""),
         ("model.dropout=1", "[0, 1)", ""),
         ("data.feature_set=v9", "must be one of v1, v2", ""),
         ("data.to_session=28/12/2018", "a date like", ""),

@@ -9,7 +9,6 @@ B3 writes no list of share events into COTAHIST; three traces of one agree on th
 docs/share_events.md has the evidence and every miss. An event needs nothing later than its ex-date's opening price.
 """
 
-import math
 from pathlib import Path
 from typing import Final
 
@@ -43,12 +42,15 @@ _LETTERS: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _BONUS: Final = 1 << _LETTERS.index("B")
 _REVERSE: Final = 1 << _LETTERS.index("G")
 
+LARGEST_FACTOR: Final = 1e6
+"""Most new shares per old one, and the inverse, taken from a user's file: beyond it prices leave a float's range."""
+
 EVENT_COLUMNS: Final = ("ticker", "ex_date", "factor", "mark")
 
 
 def _parse_factor(text: str) -> float:
     factor = float(text)
-    if not (math.isfinite(factor) and factor > 0):
+    if not 1 / LARGEST_FACTOR <= factor <= LARGEST_FACTOR:
         raise ValueError(text)
     return factor
 
@@ -56,7 +58,9 @@ def _parse_factor(text: str) -> float:
 _EVENT_CSV: Final = (
     Column(name="ticker", parse=parse_ticker, expected="a ticker like PETR4"),
     Column(name="ex_date", parse=parse_session, expected="a date like 2018-12-28"),
-    Column(name="factor", parse=_parse_factor, expected="new shares per old one, a number above 0 (1 cancels)"),
+    Column(
+        name="factor", parse=_parse_factor, expected="new shares per old one, a number from 1e-6 to 1e6 (1 cancels)"
+    ),
     Column(name="mark", parse=str, expected="an ex-mark like EB", optional=True),
 )
 

@@ -222,6 +222,7 @@ def test_users_events_replace_add_and_cancel(tmp_path: Path) -> None:
         ("ticker,ex_date,factor\nAAAA3,2016-13-01,2\n", ":2: column 'ex_date': expected a date"),
         ("ticker,ex_date,factor\nAAAA3,2016-01-04,2\nAAAA4,2016-01-04,-2\n", ":3: column 'factor': expected"),
         ("ticker,ex_date,factor\nAAAA3,2016-01-04,nan\n", ":2: column 'factor': expected"),
+        ("ticker,ex_date,factor\nAAAA3,2016-01-04,1e-308\n", ":2: column 'factor': expected"),
         ("ticker,ex_date,factor\nAAAA3,2016-01-04\n", ":2: column 'factor': expected"),
         ("ticker,ex_date,factor\nA A,2016-01-04,2\n", ":2: column 'ticker': expected a ticker"),
         ("ticker,ex_date,factor\nAAAA3,2016-01-04,2,EB,1,2\n", ":2: expected 3 values"),
