@@ -19,6 +19,7 @@ from b3dist.cli.options import (
     build_config,
 )
 from b3dist.cli.output import Answer, Debug, Json, answers
+from b3dist.errors import StorageError
 
 if TYPE_CHECKING:
     from b3dist.training.asset import TrainedAsset
@@ -53,6 +54,8 @@ def train(
     )
     opened = Lake(lake)
     opened.bars(ticker, ["session"])  # an unknown ticker is said before PyTorch is loaded
+    if (out / ticker).exists():  # said before the training, not after it
+        raise StorageError(f"{out / ticker} exists already", hint="choose another --out, or remove it first")
     from b3dist.training.asset import train_asset
 
     out.mkdir(parents=True, exist_ok=True)

@@ -121,6 +121,16 @@ def test_the_verb_prints_one_json_object(lake: Lake, ticker: str, tmp_path: Path
     assert Path(answer["path"]).is_dir()
 
 
+def test_a_model_that_is_there_is_said_before_training(lake: Lake, ticker: str, tmp_path: Path) -> None:
+    """`train` into a folder that holds the asset ends at once, and leaves what is there."""
+    (tmp_path / ticker).mkdir()
+    options = ["--lake", str(lake.path), "--set", "training.epochs=100000", "--json"]
+    finished = run_verb("train", ticker, "--out", str(tmp_path), *options)
+    assert finished.returncode == 1
+    assert "exists already" in json.loads(finished.stdout)["error"]
+    assert [path.name for path in tmp_path.iterdir()] == [ticker]
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
