@@ -12,12 +12,18 @@ from pandas.errors import Pandas4Warning
 
 Days = npt.NDArray[np.datetime64]
 
+_EARLIEST, _LATEST = np.datetime64("1900-01-01"), np.datetime64("2200-12-31")
+"""Bounds that the library's nanoseconds hold; a damaged file may date a session in any year."""
+
 
 def b3_sessions(first: np.datetime64, last: np.datetime64) -> Days:
     """(sessions,) datetime64[D], ascending: B3's sessions from `first` to `last`, both included.
 
     Source: exchange_calendars, BVMF. It agrees with the official files of 2012-2018 and January 2021 in every session.
     """
+    first, last = max(first, _EARLIEST), min(last, _LATEST)
+    if first > last:
+        return np.array([], dtype="datetime64[D]")
     # The library refuses bounds inside its first and last known session, so it gets a margin.
     start, end = pd.Timestamp(first) - pd.Timedelta(days=14), pd.Timestamp(last) + pd.Timedelta(days=14)
     with warnings.catch_warnings():

@@ -35,3 +35,15 @@ def test_foreign_folder_exits_1_with_a_remedy(b3dist: Callable[..., Outcome], tm
 def test_wrong_option_exits_2(b3dist: Callable[..., Outcome]) -> None:
     """A number that is none is wrong usage."""
     assert b3dist("simulate", "out", "--assets", "many").exit_code == 2
+
+
+def test_places_and_sizes_that_cannot_be_are_refused(b3dist: Callable[..., Outcome], tmp_path: Path) -> None:
+    """More sessions than days, and a link that leads to itself, are one sentence each."""
+    done = b3dist("simulate", tmp_path / "market", "--sessions", 1_000_000, "--json")
+    assert done.exit_code == 1
+    assert "at most" in done.answer["error"]
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    done = b3dist("simulate", tmp_path / "loop", "--json")
+    assert done.exit_code == 1
+    assert "loop" in done.answer["error"]
+    assert "unexpected" not in done.answer["error"]

@@ -190,3 +190,10 @@ def test_calendar_knows_b3s_own_holidays() -> None:
     assert sessions.isdisjoint({"2018-01-25", "2018-02-12", "2018-02-13", "2018-03-30", "2018-07-09", "2018-12-31"})
     assert {"2018-02-14", "2018-12-28"} <= sessions
     assert len(sessions) == 245
+
+
+def test_calendar_ends_where_the_library_does() -> None:
+    """Sessions dated by a damaged file far from our time are asked about without an error; B3's are still found."""
+    far = b3_sessions(np.datetime64("0001-01-02"), np.datetime64("9999-12-30"))
+    assert {np.datetime64("2018-02-14"), np.datetime64("2018-12-28")} <= set(far)
+    assert len(b3_sessions(np.datetime64("7018-01-02"), np.datetime64("7018-12-30"))) == 0

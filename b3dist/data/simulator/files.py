@@ -60,7 +60,10 @@ def simulate(out: Path, *, assets: int = 24, sessions: int = 1500, seed: int = 7
         StorageError: the disk is full or `out` cannot be written.
     """
     _check_arguments(assets=assets, sessions=sessions, seed=seed, signal=signal)
-    place = out.resolve()  # a link is followed, so that its target is replaced and not the link
+    try:
+        place = out.resolve()  # a link is followed, so that its target is replaced and not the link
+    except RuntimeError as error:  # what Python 3.12 raises for a link that leads to itself
+        raise ConfigError(f"cannot simulate into {out}: {error}", hint="name another folder") from error
     former = _former_files(place)
     calendar = market_sessions(sessions)
     histories = simulate_histories(assets=assets, sessions=sessions, seed=seed, signal=signal)

@@ -90,7 +90,8 @@ def market_sessions(count: int, *, last: date = LAST_SESSION) -> npt.NDArray[np.
     Raises:
         ConfigError: the exchange calendar does not reach back so far.
     """
-    first = max(last - timedelta(days=count * 3 // 2 + 30), _FIRST_SESSION)
+    most = (last - _FIRST_SESSION).days  # more sessions than days would leave the calendar's dates
+    first = max(last - timedelta(days=min(count, most) * 3 // 2 + 30), _FIRST_SESSION)
     sessions = b3_sessions(np.datetime64(first), np.datetime64(last))
     if len(sessions) < count:
         raise ConfigError(
