@@ -95,7 +95,7 @@ def read_run(runs: Path, run_id: str) -> RunRecord:
         config=config,
         summary={} if running else summary,
         trained=trained,
-        untrained=_untrained(config.get("tickers", []), set(trained), events, summary),
+        untrained=_untrained(_listed(config, "tickers", str), set(trained), events, _listed(summary, "assets", dict)),
         problems=problems,
     )
 
@@ -114,11 +114,13 @@ def read_asset(folder: Path) -> AssetFiles:
 
 
 def _untrained(
-    tickers: Sequence[str], trained: set[str], events: Sequence[Event], summary: Mapping[str, Any]
+    tickers: Sequence[str], trained: set[str], events: Sequence[Event], entries: Sequence[Mapping[str, Any]]
 ) -> list[Untrained]:
     """Assets of the run without a folder: the ledger's last word on each, the summary's where there is no ledger."""
     last: dict[str, Mapping[str, Any]] = {
-        entry["ticker"]: {**entry, "event": entry["state"]} for entry in summary.get("assets", []) if not events
+        entry["ticker"]: {**entry, "event": entry["state"]}
+        for entry in entries
+        if not events and {"ticker", "state"} <= entry.keys()
     }
     for event in events:
         if event["event"] == "opened":  # a new invocation tries failed assets again
@@ -139,6 +141,12 @@ def _untrained(
             phase = "in training" if word == "leased" else "not begun" if word is None else "to be tried again"
             found.append(Untrained(ticker=ticker, state="waiting", reason=phase + (f": {reason}" if reason else "")))
     return found
+
+
+def _listed(content: Mapping[str, Any], name: str, kind: type) -> list[Any]:
+    """The list called `name`; what in a damaged file is no list, or no entry of that type, is left out."""
+    entries = content.get(name, [])
+    return [entry for entry in entries if isinstance(entry, kind)] if isinstance(entries, list) else []
 
 
 def _object(path: Path, missing: list[str]) -> dict[str, Any] | None:

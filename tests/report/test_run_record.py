@@ -72,6 +72,17 @@ def test_missing_files_of_the_run_are_named(tmp_path: Path) -> None:
     assert [(one.ticker, one.reason) for one in run.untrained] == [("OGXP3", "worker died")]
 
 
+def test_lists_of_another_type_are_left_out(tmp_path: Path) -> None:
+    """A hand-edited config.json or summary.json does not stop the report of what was trained."""
+    path = make_run(tmp_path)
+    (path / "ledger.jsonl").unlink()
+    (path / "config.json").write_text(json.dumps({"tickers": 5}))
+    (path / "summary.json").write_text(json.dumps({"state": "finished", "assets": [7, {"ticker": "OGXP3"}]}))
+    run = read_run(tmp_path, RUN)
+    assert list(run.trained) == ["PETR4", "VALE3"]
+    assert list(run.untrained) == []
+
+
 def test_damaged_ledger_is_named(tmp_path: Path) -> None:
     """A line in the middle that is not JSON is a problem named by file and line; the trained assets are still there."""
     path = make_run(tmp_path)
