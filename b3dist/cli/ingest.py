@@ -55,10 +55,11 @@ def ingest(
             keep_going=keep_going,
             progress=display.update,
         )
-    refused = any(file.status == "refused" for file in result.files)
-    return Answer(
-        payload=result.to_dict(), show=lambda console: _show(console, result), exit_code=FAILED if refused else DONE
-    )
+    payload, refused = result.to_dict(), [file for file in result.files if file.status == "refused"]
+    if refused:
+        payload["error"] = f"{len(refused)} of {len(result.files)} files refused, the first: {refused[0].error}"
+        payload["hint"] = "the other files are in the lake; get the refused ones again from B3"
+    return Answer(payload=payload, show=lambda console: _show(console, result), exit_code=FAILED if refused else DONE)
 
 
 def _show(console: Console, result: "IngestResult") -> None:

@@ -60,6 +60,8 @@ def test_a_bad_file_exits_1_and_is_named(b3dist: B3dist, folder: Path, tmp_path:
     assert done.exit_code == 1
     assert [file["status"] for file in done.answer["files"]] == ["ingested", "refused"]
     assert done.answer["bars"] == 4
+    assert "1 of 2 files refused" in done.answer["error"]
+    assert done.answer["hint"]
 
 
 def test_wrong_usage_exits_2(b3dist: B3dist, folder: Path) -> None:
