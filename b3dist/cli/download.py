@@ -42,10 +42,12 @@ def download(
         str | None, typer.Option("--years", help="2024, 2022-2024 or 2019,2022-2024.", metavar="YEARS")
     ] = None,
     months: Annotated[
-        list[datetime] | None, typer.Option("--month", formats=["%Y-%m"], help="One month. Repeatable.")
+        list[datetime] | None,
+        typer.Option("--month", formats=["%Y-%m"], metavar="YYYY-MM", help="One month. Repeatable."),
     ] = None,
     days: Annotated[
-        list[datetime] | None, typer.Option("--day", formats=["%Y-%m-%d"], help="One session. Repeatable.")
+        list[datetime] | None,
+        typer.Option("--day", formats=["%Y-%m-%d"], metavar="YYYY-MM-DD", help="One session. Repeatable."),
     ] = None,
     refresh: Annotated[
         bool, typer.Option("--refresh", help="Fetch again what is there: the running year's file grows every session.")

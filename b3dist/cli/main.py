@@ -40,14 +40,14 @@ def _root(
     """Train, tune, release and serve one LSTM multi-task model for every asset of B3."""
 
 
-app.command()(demo)
-app.command()(simulate)
-app.command()(download)
-app.command()(ingest)
-app.command()(check)
-app.command()(train)
-app.command()(report)
-app.command()(fleet)
+app.command(epilog="Example: b3dist demo --out demo")(demo)
+app.command(epilog="Example: b3dist simulate market --assets 24 --sessions 1500 --seed 7")(simulate)
+app.command(epilog="Example: b3dist download --years 2022-2024 --day 2025-01-02 --out files")(download)
+app.command(epilog="Example: b3dist ingest files --lake lake")(ingest)
+app.command(epilog="Example: b3dist check --lake lake --examples 5")(check)
+app.command(epilog="Example: b3dist train PETR4 --lake lake --out models --set training.epochs=3")(train)
+app.command(epilog="Example: b3dist report RUN_ID --runs runs")(report)
+app.command(epilog="Example: b3dist fleet --lake lake --runs runs --tickers PETR4,VALE3")(fleet)
 app.add_typer(runs_app)
 
 

@@ -16,11 +16,16 @@ RunsOption = Annotated[Path, typer.Option("--runs", help="Folder of all runs.")]
 Recipe = Annotated[str, typer.Option("--recipe", help="Named configuration: card, outcome or smoke.")]
 RecipeFile = Annotated[Path | None, typer.Option("--recipe-file", help="YAML with settings, laid over the recipe.")]
 Overrides = Annotated[
-    list[str] | None, typer.Option("--set", help="One setting, e.g. --set training.epochs=3. Repeatable.")
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=VALUE", help="One setting, e.g. --set training.epochs=3. Repeatable."),
 ]
 Seed = Annotated[int | None, typer.Option("--seed", help="Seed of the run (default: the recipe's).")]
-FromSession = Annotated[datetime | None, typer.Option("--from", formats=["%Y-%m-%d"], help="First session used.")]
-ToSession = Annotated[datetime | None, typer.Option("--to", formats=["%Y-%m-%d"], help="Last session used.")]
+FromSession = Annotated[
+    datetime | None, typer.Option("--from", formats=["%Y-%m-%d"], metavar="YYYY-MM-DD", help="First session used.")
+]
+ToSession = Annotated[
+    datetime | None, typer.Option("--to", formats=["%Y-%m-%d"], metavar="YYYY-MM-DD", help="Last session used.")
+]
 
 DEFAULT_LAKE = Path("lake")
 DEFAULT_RUNS = Path("runs")

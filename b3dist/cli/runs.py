@@ -15,7 +15,7 @@ runs_app = typer.Typer(name="runs", no_args_is_help=True, help="What runs there 
 _COLUMNS = ("run_id", "kind", "state", "assets", "trained", "skipped", "failed")
 
 
-@runs_app.command("list")
+@runs_app.command("list", epilog="Example: b3dist runs list --runs runs")
 @answers
 def list_(
     runs: RunsOption = DEFAULT_RUNS,
@@ -29,7 +29,7 @@ def list_(
     return Answer(payload={"runs": found}, show=lambda console: _show_table(console, found, _COLUMNS))
 
 
-@runs_app.command("status")
+@runs_app.command("status", epilog="Example: b3dist runs status RUN_ID --runs runs")
 @answers
 def status(
     run_id: Annotated[str, typer.Argument(metavar="ID", help="The run.")],
@@ -53,7 +53,7 @@ def status(
     return Answer(payload=found, show=show)
 
 
-@runs_app.command("prune")
+@runs_app.command("prune", epilog="Example: b3dist runs prune --keep 5 --runs runs")
 @answers
 def prune(
     keep: Annotated[int, typer.Option("--keep", help="How many of the newest runs to keep.")],
