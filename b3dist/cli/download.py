@@ -25,10 +25,11 @@ def parse_years(text: str) -> tuple[int, ...]:
     """
     years: set[int] = set()
     for piece in text.split(","):
-        first, _, last = piece.strip().partition("-")
-        if not (first.isdecimal() and (last or first).isdecimal()):
+        first, dash, last = piece.strip().partition("-")
+        last = last if dash else first
+        if not (first.isdecimal() and last.isdecimal()):
             raise typer.BadParameter(f"{text!r} is not a year or a range of years such as 2022-2024")
-        span = range(int(first), int(last or first) + 1)
+        span = range(int(first), int(last) + 1)
         if not span or not 1986 <= span[0] <= span[-1] <= 2100:
             raise typer.BadParameter(f"{piece.strip()!r} must go from an earlier to a later year, 1986 to 2100")
         years.update(span)

@@ -13,6 +13,7 @@ from typing import Final, Literal
 
 import numpy as np
 import requests
+from requests.exceptions import InvalidSchema, InvalidURL, MissingSchema
 
 from b3dist.data.cotahist import CotahistReader
 from b3dist.data.exchange import b3_sessions
@@ -160,6 +161,8 @@ class _Fetcher:
                 f"{url}: the server's certificate could not be verified: {error}",
                 hint="behind a company proxy, name its certificates in REQUESTS_CA_BUNDLE",
             ) from error
+        except (InvalidSchema, InvalidURL, MissingSchema) as error:
+            raise DownloadError(f"{url}: {error}", hint="--base-url must begin with http:// or https://") from error
         except requests.RequestException as error:
             raise _Interrupted(f"{type(error).__name__}: {error}") from error
 

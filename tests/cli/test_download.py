@@ -53,7 +53,9 @@ def test_absent_day_exits_1(b3dist: Callable[..., Outcome], address: str, tmp_pa
     assert "no session" in done.answer["hint"]
 
 
-@pytest.mark.parametrize("options", [[], ["--years", "next"], ["--years", "2024-2022"], ["--day", "02/01/2024"]])
+@pytest.mark.parametrize(
+    "options", [[], ["--years", "next"], ["--years", "2024-2022"], ["--years", "2022-"], ["--day", "02/01/2024"]]
+)
 def test_wrong_usage_exits_2(b3dist: Callable[..., Outcome], tmp_path: Path, options: list[str]) -> None:
     """Nothing to fetch, words for years, a range backwards and a date of another form are wrong usage."""
     assert b3dist("download", "--out", tmp_path, *options).exit_code == 2

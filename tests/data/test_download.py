@@ -269,3 +269,11 @@ def test_nobody_listening_is_said_clearly(tmp_path: Path, content: bytes) -> Non
     gone.close()
     with pytest.raises(DownloadError, match="gave up after 5 attempts: ConnectionError"):
         fetch(gone, tmp_path)
+
+
+@pytest.mark.parametrize("address", ["somewhere", "ftp://127.0.0.1/", "http://"])
+def test_an_address_that_is_none_is_not_tried_again(tmp_path: Path, address: str) -> None:
+    """What no second attempt can mend is said at once, with the form an address must have."""
+    with pytest.raises(DownloadError) as refusal:
+        download([NAME], tmp_path, base_url=address, pause_s=60)
+    assert "http://" in refusal.value.hint
