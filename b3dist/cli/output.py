@@ -4,6 +4,7 @@ import contextlib
 import functools
 import json
 import os
+import shlex
 import signal
 import sys
 import threading
@@ -51,7 +52,7 @@ def answers(verb: Callable[..., Answer]) -> Callable[..., None]:
                 with _sigterm_as_interrupt():
                     answer = verb(*args, json_output=json_output, debug=debug, **kwargs)
             except KeyboardInterrupt as interrupt:
-                hint = str(interrupt) or "run the same command again"
+                hint = str(interrupt) or f"run again: {shlex.join(['b3dist', *sys.argv[1:]])}"
                 _fail(Interrupted("interrupted; nothing half-written is left", hint=hint), stdout, json_output, debug)
             except typer.BadParameter:
                 raise  # wrong usage: typer says what, and exits with 2

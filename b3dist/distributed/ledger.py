@@ -64,12 +64,15 @@ def read_ledger(path: Path) -> list[Event]:
     """Every complete event of a ledger, oldest first; none if there is no file.
 
     Raises:
-        RunError: a line before the last one is not JSON, or the file cannot be read.
+        RunError: a line before the last one is no event, or the file cannot be read.
     """
     events: list[Event] = []
     for number, line in enumerate(_complete_lines(path), start=1):
         try:
-            events.append(json.loads(line))
+            event = json.loads(line)
+            if not isinstance(event, dict) or "event" not in event:
+                raise ValueError("expected an object with an event")
+            events.append(event)
         except ValueError as error:
             raise RunError(
                 f"{path}, line {number} is not a ledger entry: {error}", hint="the run is damaged: start a new one"

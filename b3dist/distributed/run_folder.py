@@ -26,7 +26,7 @@ from b3dist.errors import ConfigError, RunError, StorageError
 
 SCHEMA_VERSION = 1
 
-RunState = Literal["running", "finished", "interrupted"]
+RunState = Literal["running", "finished", "interrupted", "damaged"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -38,15 +38,20 @@ class Pruned:
 
 
 def list_runs(runs: Path) -> list[RunInfo]:
-    """Every run in a folder, newest first; folders that are no runs are ignored.
-
-    Raises:
-        RunError: a run is damaged.
-    """
+    """Every run in a folder, newest first; folders that are no runs are ignored, damaged runs say so."""
     if not runs.is_dir():
         return []
     folders = sorted((entry for entry in runs.iterdir() if entry.is_dir()), key=lambda entry: entry.name, reverse=True)
-    return [_info(folder) for folder in folders if not folder.name.startswith(".") and read_run_config(folder)]
+    found = []
+    for folder in folders:
+        if folder.name.startswith("."):
+            continue
+        try:
+            if read_run_config(folder):
+                found.append(_info(folder))
+        except RunError:
+            found.append(_damaged(folder))
+    return found
 
 
 def run_status(runs: Path, run_id: str) -> dict[str, Any]:
@@ -60,13 +65,12 @@ def run_status(runs: Path, run_id: str) -> dict[str, Any]:
 
 
 def prune_runs(runs: Path, *, keep: int) -> Pruned:
-    """Delete all but the newest runs; one that is running is never deleted.
+    """Delete all but the newest runs; one that is running or damaged is never deleted.
 
     A run is renamed before it is deleted, so that an interrupted deletion leaves no half run behind.
 
     Raises:
         ConfigError: a negative number to keep.
-        RunError: a run is damaged.
     """
     if keep < 0:
         raise ConfigError(f"the number of runs to keep must be at least 0, got {keep}", hint="--keep 5")
@@ -76,6 +80,8 @@ def prune_runs(runs: Path, *, keep: int) -> Pruned:
     deleted: list[str] = []
     running: list[str] = []
     for info in known[keep:]:
+        if info.state == "damaged":
+            continue
         run = RunFolder.open(runs, info.run_id)
         try:
             with run.driven():
@@ -103,6 +109,20 @@ def _info(folder: Path) -> RunInfo:
         skipped=assignments.count("skipped"),
         failed=assignments.count("failed"),
         path=str(run.path),
+    )
+
+
+def _damaged(folder: Path) -> RunInfo:
+    return RunInfo(
+        run_id=folder.name,
+        kind="",
+        state="damaged",
+        created_at="",
+        assets=0,
+        trained=0,
+        skipped=0,
+        failed=0,
+        path=str(folder),
     )
 
 

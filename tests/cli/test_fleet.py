@@ -99,6 +99,23 @@ def test_runs_prune_lists_what_it_deletes(b3dist: Command, run: RunFolder) -> No
     assert not run.path.exists()
 
 
+@pytest.mark.parametrize(("name", "content"), [("config.json", "{"), ("ledger.jsonl", "[1]\n")])
+def test_a_damaged_run_is_listed_as_such_and_never_pruned(
+    b3dist: Command, run: RunFolder, small_lake: Path, name: str, content: str
+) -> None:
+    """One damaged run does not hide the others; `status` says what is wrong with it."""
+    runs = run.path.parent
+    other = start_run(small_lake, runs)
+    (run.path / name).write_text(content, encoding="utf-8")
+    listed = {
+        entry["run_id"]: entry["state"] for entry in b3dist("runs", "list", "--runs", runs, "--json").answer["runs"]
+    }
+    assert listed == {run.run_id: "damaged", other.run_id: "interrupted"}
+    assert b3dist("runs", "prune", "--keep", "0", "--runs", runs, "--json").answer["deleted"] == [other.run_id]
+    assert run.path.exists()
+    assert name in b3dist("runs", "status", run.run_id, "--runs", runs, "--json").answer["error"]
+
+
 def test_progress_says_what_is_done_and_what_is_left() -> None:
     """Done, failed, skipped, windows per second and time left."""
     progress = FleetProgress(
