@@ -80,9 +80,14 @@ class Assignments:
             "failed": self._apply_settled,
             "stopped": self._apply_stopped,
         }
-        for event in read_ledger(ledger_path):
-            self._apply(event)
+        # The lock comes first: until it is held, a killed driver's coordinator may still append.
         self._ledger = Ledger(ledger_path) if writing else None
+        try:
+            for event in read_ledger(ledger_path):
+                self._apply(event)
+        except BaseException:
+            self.close()
+            raise
 
     # What the driver does
 

@@ -64,6 +64,15 @@ def connected(address: str | None, *, num_cpus: int, debug: bool = False) -> Ite
             )
             _protect_token()
         _quieten(debug=debug)
+    except SystemExit as stop:
+        # Ray's own SIGTERM handler, in place until ours are taken back, says so with SystemExit.
+        _restore(handlers)
+        ray.shutdown()
+        raise KeyboardInterrupt from stop
+    except KeyboardInterrupt:
+        _restore(handlers)
+        ray.shutdown()
+        raise
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
         where = "a cluster of its own" if private else f"the cluster at {chosen}"
         raise RunError(f"cannot connect Ray to {where}: {error}", hint="check --address and RAY_ADDRESS") from error

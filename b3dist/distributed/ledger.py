@@ -1,9 +1,11 @@
 """An append-only record of what happened in a run: one JSON object a line, on disk before anything depends on it.
 
 JSON Lines and not SQLite: there is one writer, a torn last line is all that a crash can leave, no lock files are needed
-on shared storage, and a person can read it.
+on shared storage, and a person can read it. The writer holds a lock on the file, which ends with its process: a
+coordinator may outlive its killed driver by a second and still write.
 """
 
+import fcntl
 import json
 import os
 import time
@@ -15,24 +17,45 @@ from b3dist.errors import RunError, StorageError
 
 Event = dict[str, Any]
 
+_PATIENCE_S = 30.0
+"""How long a former writer may take to end; Ray ends a coordinator within seconds of its driver."""
+
 
 class Ledger:
-    """Open for appending; a line that a crash left incomplete is cut off first.
+    """Open for appending, alone; a line that a crash left incomplete is cut off first.
+
+    Args:
+        path: of the ledger.
+        patience_s: how long to wait for a former writer to end.
 
     Raises:
-        RunError: a line before the last one is not JSON.
+        RunError: another process goes on writing it.
         StorageError: the file cannot be opened or cut.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, patience_s: float = _PATIENCE_S) -> None:
         self.path = path
-        complete = sum(len(line) for line in _complete_lines(path))
         try:
             self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-            os.ftruncate(self._descriptor, complete)
-            self._size = complete
+            self._lock(patience_s)
+            self._size = sum(len(line) for line in _complete_lines(path))
+            os.ftruncate(self._descriptor, self._size)
         except OSError as error:
             raise StorageError(f"cannot write the ledger {path}: {error.strerror}") from error
+
+    def _lock(self, patience_s: float) -> None:
+        deadline = time.monotonic() + patience_s
+        while True:
+            try:
+                return fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    os.close(self._descriptor)
+                    raise RunError(
+                        f"another process still writes the ledger {self.path}",
+                        hint="wait until the run's former driver and its workers have ended, then resume",
+                    ) from None
+            time.sleep(0.1)
 
     def append(self, event: str, **fields: Any) -> Event:
         """Write one event and return it once it is on the disk.

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from b3dist.distributed.assignments import Assignments
 from b3dist.distributed.ledger import Ledger, read_ledger
 from b3dist.errors import RunError, StorageError
 
@@ -97,3 +98,44 @@ def test_full_disk_is_a_storage_error_and_leaves_no_torn_line(tmp_path: Path) ->
     assert "File too large" in message
     assert path.read_bytes().endswith(b"\n")
     assert [event["number"] for event in read_ledger(path)] == list(range(int(written)))
+
+
+_HOLD = """
+import sys, time
+from pathlib import Path
+from b3dist.distributed.ledger import Ledger
+ledger = Ledger(Path(sys.argv[1]))
+print("open", flush=True)
+time.sleep(float(sys.argv[2]))
+ledger.append("opened", invocation=1, pid=1, host="late")
+"""
+
+
+def hold(path: Path, seconds: float) -> subprocess.Popen[str]:
+    """A process that owns the ledger and appends to it just before it ends."""
+    words = [sys.executable, "-c", _HOLD, str(path), str(seconds)]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "open\n"
+    return process
+
+
+def test_a_ledger_has_one_writer(tmp_path: Path) -> None:
+    """While another process writes it, opening it is refused; once that process is killed, it is free."""
+    path = tmp_path / "ledger.jsonl"
+    process = hold(path, 60)
+    with pytest.raises(RunError, match="another process still writes"):
+        Ledger(path, patience_s=0.3)
+    process.kill()
+    process.communicate()
+    Ledger(path, patience_s=5).close()
+
+
+def test_what_a_former_writer_appends_last_is_not_missed(tmp_path: Path) -> None:
+    """A run opened while an orphaned coordinator still writes knows its last event."""
+    path = tmp_path / "ledger.jsonl"
+    process = hold(path, 1)
+    assignments = Assignments(("AAAA3",), ledger_path=path, assets_dir=tmp_path / "assets")
+    process.communicate()
+    assert assignments.invocation == 1
+    assignments.close()
