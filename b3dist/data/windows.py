@@ -101,53 +101,21 @@ def prepare_asset(
         InsufficientDataError: too few sessions, a price that never moves, or a part without windows.
         DataError: an open or close of 0.
     """
-    sessions = np.asarray(bars["session"]).astype("datetime64[D]")
-    adjustment = np.asarray(bars["adjustment"], dtype=np.float64)
-    used = np.ones(len(sessions), dtype=bool)
-    if config.to_session:
-        used &= sessions <= np.datetime64(config.to_session)
-    first = int(np.searchsorted(sessions, np.datetime64(config.from_session))) if config.from_session else 0
-    num_rows = int(used.sum())
-    if num_rows - first < config.min_sessions:
-        raise InsufficientDataError(
-            f"{ticker} has {max(num_rows - first, 0)} sessions, expected at least {config.min_sessions}",
-            hint="lower --min-sessions, or use more history",
-        )
-    columns = {name: np.asarray(values)[:num_rows] for name, values in bars.items()}
-    sessions, adjustment = sessions[:num_rows], adjustment[:num_rows]
-
+    first, columns = _limit_sessions(ticker, bars, config)
+    sessions, adjustment = columns["session"].astype("datetime64[D]"), columns["adjustment"].astype(np.float64)
     _refuse_zero_prices(ticker, columns, sessions)
-    position = np.searchsorted(calendar, sessions)
-    ends, dropped = _usable_ends(position, first_row=max(first, INVALID_ROWS), config=config)
+    first_row = max(first, INVALID_ROWS)
+    ends, dropped = _usable_ends(np.searchsorted(calendar, sessions), first_row=first_row, config=config)
     # The basis does not matter to a label: both label sets compare prices with each other only.
-    newest = Bars.adjusted(columns, adjustment)
-    actions = label_actions(newest, config)
-    ends = ends[actions[ends] >= 0]
-    parts, purged = _split_by_time(ends, config)
-    for name, part in zip(SPLITS, parts, strict=True):
-        if len(part) == 0:
-            raise InsufficientDataError(
-                f"{ticker} has {len(ends)} usable windows, too few for a {name} part", hint="use more history"
-            )
+    actions = label_actions(Bars.adjusted(columns, adjustment), config)
+    parts, purged = _split_by_time(ticker, ends[actions[ends] >= 0], config)
     anchor_row = int(parts[0][-1])
     at_anchor = Bars.adjusted(columns, adjustment / adjustment[anchor_row])
-    training_close = at_anchor.close[: anchor_row + 1]
-    if np.ptp(training_close) == 0:
-        raise InsufficientDataError(f"{ticker}'s close never moves in its training part ({training_close[0]:g} BRL)")
+    _refuse_standing_price(ticker, at_anchor.close[: anchor_row + 1])
     features = compute_features(at_anchor, config.feature_set)
-    scaler = fit_scaler(features[max(first, INVALID_ROWS) : anchor_row + 1])
+    scaler = fit_scaler(features[first_row : anchor_row + 1])
     cash = _cash_ex_dates(columns)
-    returns = future_return(at_anchor.close, config.horizon)
-    splits = [
-        Split(
-            ends=part,
-            action=actions[part],
-            future_return=returns[part],
-            future_close=at_anchor.close[part + config.horizon],
-            spans_cash=np.stack([cash[part + step] for step in range(1, config.horizon + 1)]).any(axis=0),
-        )
-        for part in parts
-    ]
+    train, val, test = (_label_part(part, actions, at_anchor.close, cash, config.horizon) for part in parts)
     return AssetData(
         ticker=ticker,
         sessions=sessions,
@@ -155,9 +123,9 @@ def prepare_asset(
         features=scaler.transform(features),
         feature_names=FEATURE_NAMES[config.feature_set],
         scaler=scaler,
-        train=splits[0],
-        val=splits[1],
-        test=splits[2],
+        train=train,
+        val=val,
+        test=test,
         anchor=sessions[anchor_row].astype(object),
         dropped={**dropped, "purge": purged},
     )
@@ -190,6 +158,38 @@ def _refuse_zero_prices(
             )
 
 
+def _limit_sessions(
+    ticker: str, bars: Mapping[str, npt.ArrayLike], config: DataConfig
+) -> tuple[int, dict[str, npt.NDArray[Any]]]:
+    """The first row a window may contain, and every column up to the last session used: --from and --to."""
+    sessions = np.asarray(bars["session"]).astype("datetime64[D]")
+    last = np.datetime64(config.to_session) if config.to_session else sessions[-1]
+    num_rows = int(np.searchsorted(sessions, last, side="right"))
+    first = int(np.searchsorted(sessions, np.datetime64(config.from_session))) if config.from_session else 0
+    if num_rows - first < config.min_sessions:
+        raise InsufficientDataError(
+            f"{ticker} has {max(num_rows - first, 0)} sessions, expected at least {config.min_sessions}",
+            hint="lower --min-sessions, or use more history",
+        )
+    return first, {name: np.asarray(values)[:num_rows] for name, values in bars.items()}
+
+
+def _refuse_standing_price(ticker: str, close: Array) -> None:
+    if np.ptp(close) == 0:
+        raise InsufficientDataError(f"{ticker}'s close never moves in its training part ({close[0]:g} BRL)")
+
+
+def _label_part(ends: Rows, actions: Actions, close: Array, cash: npt.NDArray[np.bool_], horizon: int) -> Split:
+    """One part's windows with what they are asked; close is at the anchor's basis."""
+    return Split(
+        ends=ends,
+        action=actions[ends],
+        future_return=future_return(close, horizon)[ends],
+        future_close=close[ends + horizon],
+        spans_cash=np.stack([cash[ends + step] for step in range(1, horizon + 1)]).any(axis=0),
+    )
+
+
 def _usable_ends(position: npt.NDArray[np.intp], *, first_row: int, config: DataConfig) -> tuple[Rows, dict[str, int]]:
     """Last rows of all windows that, with their targets, cross no gap; and how many were dropped for one."""
     breaks = np.zeros(len(position), dtype=np.int64)
@@ -201,13 +201,18 @@ def _usable_ends(position: npt.NDArray[np.intp], *, first_row: int, config: Data
     return ends[~window_gap & ~target_gap], dropped
 
 
-def _split_by_time(ends: Rows, config: DataConfig) -> tuple[tuple[Rows, Rows, Rows], int]:
+def _split_by_time(ticker: str, ends: Rows, config: DataConfig) -> tuple[tuple[Rows, Rows, Rows], int]:
     """Train, validation and test windows; those whose target reaches the next part's first last row are purged."""
     num_train = int(len(ends) * config.train_fraction)
     num_val = int(len(ends) * config.validation_fraction)
     train, val, test = np.split(ends, [num_train, num_train + num_val])
     kept_train = train[train + config.horizon < val[0]] if len(val) else train
     kept_val = val[val + config.horizon < test[0]] if len(test) else val
+    for name, part in zip(SPLITS, (kept_train, kept_val, test), strict=True):
+        if len(part) == 0:
+            raise InsufficientDataError(
+                f"{ticker} has {len(ends)} usable windows, too few for a {name} part", hint="use more history"
+            )
     return (kept_train, kept_val, test), len(ends) - len(kept_train) - len(kept_val) - len(test)
 
 
