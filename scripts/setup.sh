@@ -20,7 +20,7 @@ if ! python=$(find_python); then
   echo "b3dist needs Python 3.12 or 3.13 with venv, and none was found on PATH or under pyenv: install one, or name it with PYTHON=/path/to/python make ..." >&2
   exit 1
 fi
-echo "Setting up .venv with $("$python" --version) ($python); this happens once." >&2
+echo "Setting up .venv with $("$python" --version) ($python), once: installing about 7 GB, 1-5 minutes." >&2
 rm -rf .venv
 "$python" -m venv .venv
 uv_pin=$(grep -E '^uv==' constraints.txt)

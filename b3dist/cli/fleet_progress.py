@@ -15,7 +15,8 @@ _LINE_EVERY_S = 5.0
 
 @contextlib.contextmanager
 def fleet_progress() -> Iterator[Callable[[FleetProgress], None]]:
-    """Yield what `drive_fleet` calls with each moment of the run."""
+    """Yield what `drive_fleet` calls with each moment of the run; say at once what takes its first seconds."""
+    print("starting Ray (about 15 s)", file=sys.stderr, flush=True)
     console = Console(stderr=True, highlight=False)
     if not console.is_terminal:
         yield _LinePrinter().show

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 _QUIET_S: Final = 2.0
 """Nothing is shown of what takes less."""
 _LOG_EVERY_S: Final = 5.0
+_NAMED: Final = 5
+"""So many files or tickers are named; of the others only the number is told."""
 
 
 @answers
@@ -55,6 +57,8 @@ def ingest(
             keep_going=keep_going,
             progress=display.update,
         )
+    for sentence in _warnings(result):
+        print(f"b3dist: {sentence}", file=sys.stderr)
     payload, refused = result.to_dict(), [file for file in result.files if file.status == "refused"]
     if refused:
         payload["error"] = f"{len(refused)} of {len(result.files)} files refused, the first: {refused[0].error}"
@@ -63,18 +67,41 @@ def ingest(
 
 
 def _show(console: Console, result: "IngestResult") -> None:
-    table = Table(Column("file", overflow="fold"), "records", "bars", "status", box=None)
+    numbers = (Column(name, justify="right") for name in ("records", "of the universe", "bars in the lake"))
+    table = Table(Column("file", overflow="fold"), *numbers, "status", box=None)
     for file in result.files:
-        table.add_row(file.path, f"{file.records:,}", f"{file.kept:,}", file.error or file.status)
+        counts = (f"{number:,}" for number in (file.records, file.kept, file.bars))
+        table.add_row(Path(file.path).name, *counts, file.error or file.status)
     for path in result.ignored:
-        table.add_row(path, "", "", "ignored: no COTAHIST file")
+        table.add_row(Path(path).name, "", "", "", "ignored: no COTAHIST file")
     console.print(table)
+    others = sum(file.records - file.kept for file in result.files)
+    if others:
+        console.print(f"{others:,} records of other instruments left out (universe: {result.universe})", markup=False)
     classes = ", ".join(f"{name} {count:,}" for name, count in result.classes.items())
     console.print(
         f"\nThe lake holds {result.bars:,} bars of {result.tickers:,} tickers"
         f" ({result.universe}), {result.first_session} to {result.last_session}."
         f"\nBars by class: {classes or 'none'}\n{result.seconds:.1f} s"
     )
+
+
+def _warnings(result: "IngestResult") -> list[str]:
+    """One sentence per new file that changed nothing, or that pushed tickers out of the lake."""
+    sentences = []
+    for file in result.files:
+        name = Path(file.path).name
+        if file.status == "ingested" and file.kept and not file.bars:
+            sentences.append(f"{name} gives the lake no bar: files generated later hold all of its sessions")
+        elif file.tickers_gone:
+            gone = f"{', '.join(file.tickers_gone[:_NAMED])}{', ...' if len(file.tickers_gone) > _NAMED else ''}"
+            sentences.append(
+                f"{name} took {file.sessions_taken:,} sessions over from files generated earlier; "
+                f"{len(file.tickers_gone):,} tickers are gone from the lake by that ({gone}): "
+                "if they belong to another market, ingest that into another --lake"
+            )
+    more = len(sentences) - _NAMED
+    return sentences if more <= 0 else [*sentences[:_NAMED], f"{more:,} more files of that kind, see --json"]
 
 
 class _Display:

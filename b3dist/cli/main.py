@@ -21,7 +21,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    help="Train, tune, release and serve one LSTM multi-task model for every asset of B3.",
+    help="Retrain and judge one LSTM multi-task model for every asset of B3, on Ray.",
 )
 
 
@@ -37,7 +37,7 @@ def _root(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Train, tune, release and serve one LSTM multi-task model for every asset of B3."""
+    """Retrain and judge one LSTM multi-task model for every asset of B3, on Ray."""
 
 
 app.command(epilog="Example: b3dist demo --out demo")(demo)
@@ -46,7 +46,7 @@ app.command(epilog="Example: b3dist download --years 2022-2024 --day 2025-01-02 
 app.command(epilog="Example: b3dist ingest files --lake lake")(ingest)
 app.command(epilog="Example: b3dist check --lake lake --examples 5")(check)
 app.command(epilog="Example: b3dist train PETR4 --lake lake --out models --set training.epochs=3")(train)
-app.command(epilog="Example: b3dist report RUN_ID --runs runs")(report)
+app.command(epilog="Example: b3dist report --runs runs")(report)
 app.command(epilog="Example: b3dist fleet --lake lake --runs runs --tickers PETR4,VALE3")(fleet)
 app.add_typer(runs_app)
 

@@ -9,11 +9,14 @@ from rich.console import Console
 
 from b3dist.cli.options import DEFAULT_RUNS, RunsOption
 from b3dist.cli.output import Answer, Debug, Json, answers
+from b3dist.cli.runs import newest_run
 
 
 @answers
 def report(
-    run_id: Annotated[str, typer.Argument(help="The run, as `b3dist runs list` names it.")],
+    run_id: Annotated[
+        str | None, typer.Argument(help="The run, as `b3dist runs list` names it (default: the newest).")
+    ] = None,
     runs: RunsOption = DEFAULT_RUNS,
     out: Annotated[Path | None, typer.Option("--out", help="The file (default: report.html in the run).")] = None,
     json_output: Json = False,
@@ -23,7 +26,7 @@ def report(
     from b3dist.report import write_report
 
     started = time.perf_counter()
-    path = write_report(runs, run_id, out=out).resolve()
+    path = write_report(runs, newest_run(runs) if run_id is None else run_id, out=out).resolve()
     payload = {
         "path": str(path),
         "bytes": path.stat().st_size,

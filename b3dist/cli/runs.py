@@ -1,6 +1,7 @@
 """`b3dist runs list / status / prune`: what has been trained, and what is running."""
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -9,10 +10,25 @@ from rich.table import Table
 
 from b3dist.cli.options import DEFAULT_RUNS, RunsOption
 from b3dist.cli.output import Answer, Debug, Json, answers
+from b3dist.errors import RunError
 
 runs_app = typer.Typer(name="runs", no_args_is_help=True, help="What runs there are, what is running, and old ones.")
 
 _COLUMNS = ("run_id", "kind", "state", "assets", "trained", "skipped", "failed")
+
+
+def newest_run(runs: Path) -> str:
+    """The id of the newest run in a folder.
+
+    Raises:
+        RunError: there is none.
+    """
+    from b3dist.distributed.run_list import list_runs
+
+    found = list_runs(runs)
+    if not found:
+        raise RunError(f"there are no runs in {runs}", hint="name their folder with --runs, or start one: b3dist fleet")
+    return found[0].run_id
 
 
 @runs_app.command("list", epilog="Example: b3dist runs list --runs runs")
@@ -26,13 +42,20 @@ def list_(
     from b3dist.distributed.run_list import list_runs
 
     found = [asdict(info) for info in list_runs(runs)]
-    return Answer(payload={"runs": found}, show=lambda console: _show_table(console, found, _COLUMNS))
+
+    def show(console: Console) -> None:
+        if found:
+            _show_table(console, found, _COLUMNS)
+        else:
+            console.print(f"no runs in {runs}", markup=False)
+
+    return Answer(payload={"runs": found}, show=show)
 
 
-@runs_app.command("status", epilog="Example: b3dist runs status RUN_ID --runs runs")
+@runs_app.command("status", epilog="Example: b3dist runs status --runs runs")
 @answers
 def status(
-    run_id: Annotated[str, typer.Argument(metavar="ID", help="The run.")],
+    run_id: Annotated[str | None, typer.Argument(metavar="[ID]", help="The run (default: the newest).")] = None,
     runs: RunsOption = DEFAULT_RUNS,
     json_output: Json = False,
     debug: Debug = False,
@@ -40,7 +63,7 @@ def status(
     """One run, asset by asset; also while it is running."""
     from b3dist.distributed.run_list import run_status
 
-    found = run_status(runs, run_id)
+    found = run_status(runs, newest_run(runs) if run_id is None else run_id)
 
     def show(console: Console) -> None:
         _show_table(console, [found], _COLUMNS)

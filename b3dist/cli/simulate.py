@@ -32,7 +32,7 @@ def simulate(
             f"in {len(done.files)} files under {out}"
         )
         console.print(f"What is true of them: {done.truth}")
-        console.print(f"Next: b3dist ingest {out} --lake lake")
+        console.print(f"Next: b3dist ingest {out} --lake simlake  (a lake of its own: not real prices)")
 
     payload = {
         "files": [str(path) for path in done.files],

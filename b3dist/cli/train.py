@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 @answers
 def train(
     ticker: Annotated[str, typer.Argument(help="The asset, e.g. PETR4.")],
-    out: Annotated[Path, typer.Option("--out", help="Folder that receives OUT/TICKER.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder that receives OUT/TICKER.")] = Path("models"),
     lake: LakeOption = DEFAULT_LAKE,
     recipe: Recipe = "card",
     recipe_file: RecipeFile = None,
@@ -55,7 +55,7 @@ def train(
     opened = Lake(lake)
     opened.bars(ticker, ["session"])  # an unknown ticker is said before PyTorch is loaded
     if (out / ticker).exists():  # said before the training, not after it
-        raise StorageError(f"{out / ticker} exists already", hint="choose another --out, or remove it first")
+        raise StorageError(f"{out / ticker} exists already", hint="name another --out or remove it")
     from b3dist.training.asset import train_asset
 
     out.mkdir(parents=True, exist_ok=True)

@@ -1,5 +1,6 @@
 """The fleet in numbers: one row per asset, and how often the models beat doing nothing."""
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -67,6 +68,8 @@ class Measure(NamedTuple):
     question: str
     """What it answers, in plain words."""
     lower_is_better: bool = False
+    is_correlation: bool = False
+    """Better only beyond two standard errors of zero, 1 / sqrt(windows) each."""
 
 
 MEASURES = (
@@ -86,8 +89,24 @@ MEASURES = (
         3,
         "Are the rare actions found too, or only the frequent one?",
     ),
-    Measure("IC", "ic", 0.0, "no skill", 3, "Do predicted and realised returns move together?"),
-    Measure("Rank IC", "rank_ic", 0.0, "no skill", 3, "The same by ranks, so that a few large moves do not decide."),
+    Measure(
+        "IC",
+        "ic",
+        0.0,
+        "no skill",
+        3,
+        "Do predicted and realised returns move together? Better: by more than two standard errors.",
+        is_correlation=True,
+    ),
+    Measure(
+        "Rank IC",
+        "rank_ic",
+        0.0,
+        "no skill",
+        3,
+        "The same by ranks, so that a few large moves do not decide.",
+        is_correlation=True,
+    ),
     Measure(
         "Return MAE ÷ persistence",
         "mae_ratio",
@@ -161,12 +180,21 @@ def compare(rows: Sequence[Row], split: str) -> list[Comparison]:
 
 def _comparison(parts: Sequence[Row], measure: Measure) -> Comparison:
     naive = measure.baseline
-    pairs = [(part[measure.key], part[naive] if isinstance(naive, str) else naive) for part in parts]
-    both = [(own, base) for own, base in pairs if own is not None and base is not None]
+    triples = [
+        (part[measure.key], part[naive] if isinstance(naive, str) else naive, _chance(measure, part)) for part in parts
+    ]
+    both = [(own, base, chance) for own, base, chance in triples if own is not None and base is not None]
     return Comparison(
         measure=measure,
-        model=statistics.median(own for own, _ in both) if both else None,
-        baseline=statistics.median(base for _, base in both) if both else None,
-        better=sum(own < base if measure.lower_is_better else own > base for own, base in both),
+        model=statistics.median(own for own, _, _ in both) if both else None,
+        baseline=statistics.median(base for _, base, _ in both) if both else None,
+        better=sum((base - own if measure.lower_is_better else own - base) > chance for own, base, chance in both),
         assets=len(both),
     )
+
+
+def _chance(measure: Measure, part: Row) -> float:
+    """By how much a number may differ from its baseline by chance alone; known for correlations only."""
+    if not measure.is_correlation:
+        return 0.0
+    return 2 / math.sqrt(part["windows"]) if part["windows"] else math.inf

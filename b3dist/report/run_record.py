@@ -15,10 +15,12 @@ import pyarrow.parquet as pq
 
 from b3dist.distributed.ledger import Event, read_ledger
 from b3dist.distributed.run_folder import is_driven
-from b3dist.errors import RunError
+from b3dist.errors import RunError, StorageError
 
 RunState = Literal["finished", "running", "interrupted"]
 History = dict[str, list[float | None]]
+
+_NOTE = "note.txt"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,11 +63,25 @@ class RunRecord:
     untrained: Sequence[Untrained]
     problems: Sequence[str] = field(default=())
     """What of the run itself is missing or damaged."""
+    note: str = ""
+    """What a reader must know before any number, from note.txt."""
 
     def assets(self) -> Iterator[AssetFiles]:
         """The trained assets' files, one at a time."""
         for ticker in self.trained:
             yield read_asset(self.path / "assets" / ticker)
+
+
+def write_note(run: Path, text: str) -> None:
+    """Keep in a run's folder what every report of it shall say on top.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    try:
+        (run / _NOTE).write_text(text + "\n", encoding="utf-8")
+    except OSError as error:
+        raise StorageError(f"cannot write {run / _NOTE}: {error.strerror}", hint="check the free space") from error
 
 
 def read_run(runs: Path, run_id: str) -> RunRecord:
@@ -97,6 +113,7 @@ def read_run(runs: Path, run_id: str) -> RunRecord:
         trained=trained,
         untrained=_untrained(_listed(config, "tickers", str), set(trained), events, _listed(summary, "assets", dict)),
         problems=problems,
+        note=_note(path / _NOTE, problems),
     )
 
 
@@ -192,6 +209,16 @@ def _events(path: Path, problems: list[str]) -> list[Event]:
     except RunError as error:
         problems.append(error.message)
         return []
+
+
+def _note(path: Path, problems: list[str]) -> str:
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except FileNotFoundError:
+        return ""
+    except (OSError, ValueError) as error:
+        problems.append(_absent(path, error))
+        return ""
 
 
 def _absent(path: Path, error: Exception) -> str:

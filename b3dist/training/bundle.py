@@ -94,7 +94,7 @@ def write_bundle(
         _flush_to_disk(folder.parent)
     except OSError as error:
         if folder.is_dir():
-            raise StorageError(f"{folder} already holds a bundle", hint="use a new run, or --resume") from error
+            raise StorageError(f"{folder} already holds a bundle", hint="name another --out or remove it") from error
         raise StorageError(
             f"cannot write {folder}: {error.strerror or error}", hint="check free space and permissions"
         ) from error

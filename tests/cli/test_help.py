@@ -17,3 +17,11 @@ def test_every_verb_shows_an_example(b3dist: Callable[..., Outcome], verb: str) 
     assert done.exit_code == 0
     assert f"Example: b3dist {verb}" in done.stdout
     assert "list[" not in done.stdout.partition("Options:")[2]
+    assert "%Y" not in done.stdout
+
+
+def test_help_promises_no_verb_that_is_not_there(b3dist: Callable[..., Outcome]) -> None:
+    """The first sentence speaks of what the verbs below it do."""
+    text = b3dist("--help").stdout
+    assert "Retrain and judge one LSTM multi-task model for every asset of B3" in text
+    assert not {"tune", "release", "serve"} & set(text.lower().replace(",", " ").split())

@@ -49,6 +49,55 @@ def test_readable_answer_counts_by_class(b3dist: B3dist, folder: Path, tmp_path:
     assert "ignored" in done.stdout
 
 
+def test_table_names_files_and_counts_what_is_left_out(b3dist: B3dist, tmp_path: Path) -> None:
+    """No path that wraps; records outside the universe are explained, bars in the lake stand beside them."""
+    folder = tmp_path / ("a-folder-with-a-long-name-" * 4)
+    folder.mkdir()
+    write_quotes(folder / "COTAHIST_A2024.ZIP", ["PETR4"], SESSIONS, generated=date(2024, 1, 3))
+    write_quotes(folder / "COTAHIST_A2023.ZIP", ["BOVA11"], ["2023-01-02"], generated=date(2024, 1, 3), bdi_code="14")
+    done = b3dist("ingest", folder, "--lake", tmp_path / "lake")
+    assert done.exit_code == 0, done.stderr
+    assert str(folder) not in done.stdout
+    assert "COTAHIST_A2024.ZIP 2 2 2 ingested" in " ".join(done.stdout.split())
+    assert "COTAHIST_A2023.ZIP 1 0 0 ingested" in " ".join(done.stdout.split())
+    assert "1 records of other instruments left out (universe: shares)" in done.stdout
+    assert done.stderr == ""
+
+
+def test_a_file_that_gives_nothing_is_said(b3dist: B3dist, folder: Path, tmp_path: Path) -> None:
+    """Files generated later hold all its sessions: 0 bars in the lake and one sentence on stderr."""
+    assert b3dist("ingest", folder, "--lake", tmp_path / "lake").stderr == ""
+    older = write_quotes(tmp_path / "COTAHIST_A2018.ZIP", ["SIMA3"], SESSIONS, generated=date(2024, 1, 2))
+    done = b3dist("ingest", older, "--lake", tmp_path / "lake", "--json")
+    assert done.stderr.splitlines() == [
+        "b3dist: COTAHIST_A2018.ZIP gives the lake no bar: files generated later hold all of its sessions"
+    ]
+    assert [file["bars"] for file in done.answer["files"]] == [0]
+
+
+def test_tickers_pushed_out_of_the_lake_are_said(b3dist: B3dist, folder: Path, tmp_path: Path) -> None:
+    """A later file of another market takes the sessions over: one sentence with the tickers that are gone."""
+    b3dist("ingest", folder, "--lake", tmp_path / "lake")
+    newer = write_quotes(tmp_path / "COTAHIST_A2025.ZIP", ["SIMA3"], SESSIONS, generated=date(2025, 1, 2))
+    done = b3dist("ingest", newer, "--lake", tmp_path / "lake")
+    (line,) = done.stderr.splitlines()
+    assert "COTAHIST_A2025.ZIP took 2 sessions over" in line
+    assert "2 tickers are gone from the lake by that (PETR4, VALE3)" in line
+    assert "2 bars of 1 tickers" in done.stdout
+
+
+def test_warnings_of_many_files_are_cut(b3dist: B3dist, folder: Path, tmp_path: Path) -> None:
+    """A folder of superseded files does not fill the screen: five are named, the others counted."""
+    b3dist("ingest", folder, "--lake", tmp_path / "lake")
+    older = tmp_path / "older"
+    older.mkdir()
+    for day in range(1, 9):
+        write_quotes(older / f"COTAHIST_D0{day}.ZIP", ["PETR4"], SESSIONS, generated=date(2020, 1, day), seed=day)
+    lines = b3dist("ingest", older, "--lake", tmp_path / "lake").stderr.splitlines()
+    assert len(lines) == 6
+    assert "3 more files" in lines[-1]
+
+
 def test_a_bad_file_exits_1_and_is_named(b3dist: B3dist, folder: Path, tmp_path: Path) -> None:
     """A damaged file refuses the command; with --keep-going the good file goes in and the exit code is still 1."""
     (folder / "COTAHIST_A2025.ZIP").write_bytes(b"damaged")

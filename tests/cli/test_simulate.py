@@ -21,6 +21,7 @@ def test_readable_answer_says_what_comes_next(b3dist: Callable[..., Outcome], tm
     assert done.exit_code == 0
     assert "1 assets x 100 sessions" in done.stdout
     assert "b3dist ingest" in done.stdout
+    assert "--lake simlake" in done.stdout
 
 
 def test_foreign_folder_exits_1_with_a_remedy(b3dist: Callable[..., Outcome], tmp_path: Path) -> None:

@@ -61,6 +61,38 @@ def test_bars_are_what_the_file_says(tmp_path: Path) -> None:
     assert set(bars["generated"].dt.date) == {date(2024, 1, 3)}
 
 
+def test_what_each_file_holds_and_took_is_told(tmp_path: Path) -> None:
+    """Bars per file add up to the lake's; a ticker without bars in the taken sessions is not laid to the taker."""
+    first = write(tmp_path / "COTAHIST_A2023.ZIP")
+    other = write_quotes(tmp_path / "COTAHIST_A2022.ZIP", ["OGXP3"], ["2022-05-02"], generated=date(2022, 12, 29))
+    taker = write_quotes(tmp_path / "COTAHIST_A2024.ZIP", ["PETR4"], SESSIONS[1:], generated=date(2024, 12, 30))
+    last = write_quotes(tmp_path / "COTAHIST_A1.ZIP", ["PETR4"], SESSIONS[:1], generated=date(2024, 12, 30))
+    result = ingest([first, other], tmp_path / "lake")
+    assert [(file.bars, file.sessions_taken, list(file.tickers_gone)) for file in result.files] == [
+        (6, 0, []),
+        (1, 0, []),
+    ]
+    result = ingest([taker, first], tmp_path / "lake")
+    assert [(file.bars, file.sessions_taken, list(file.tickers_gone)) for file in result.files] == [
+        (2, 2, []),
+        (2, 0, []),
+    ]
+    result = ingest([last], tmp_path / "lake")
+    assert [(file.bars, file.sessions_taken, list(file.tickers_gone)) for file in result.files] == [(1, 1, ["VALE3"])]
+    assert result.bars == 4
+
+
+def test_a_renamed_ticker_is_not_gone(tmp_path: Path) -> None:
+    """With a file of renames a ticker that disappears was joined to another, not lost."""
+    ingest([write(tmp_path / "COTAHIST_A2023.ZIP")], tmp_path / "lake")
+    renames = tmp_path / "renames.csv"
+    renames.write_text("old,new,date\nVALE3,VALE9,2024-01-04\n")
+    newer = write(tmp_path / "COTAHIST_A2024.ZIP", generated=date(2024, 2, 1), seed=1)
+    (file,) = ingest([newer], tmp_path / "lake", renames_file=renames).files
+    assert Lake(tmp_path / "lake").tickers()["ticker"].tolist() == ["PETR4", "VALE9"]
+    assert (file.sessions_taken, list(file.tickers_gone)) == (3, [])
+
+
 def test_a_known_file_changes_nothing(tmp_path: Path) -> None:
     """Ingesting again, also under another name, leaves the lake as it is to the byte of its manifest."""
     path, lake = write(tmp_path / "COTAHIST_A2024.ZIP"), tmp_path / "lake"

@@ -18,6 +18,7 @@ def part(accuracy: float | None, majority: float, ic: float | None, ratio: float
     """The corner of a metrics.json part that these tests look at."""
     naive = {"mae": 0.02, "rmse": 0.03}
     return {
+        "num_windows": 900,
         "accuracy": accuracy,
         "return": {"ic": ic, "mae": 0.02 * ratio, "rmse": 0.03 * ratio},
         "baselines": {"majority": {"accuracy": majority}, "persistence": {"return": naive}},
@@ -54,6 +55,15 @@ def test_better_is_strict_and_undefined_assets_do_not_count() -> None:
     assert (board["IC"].better, board["IC"].assets, board["IC"].baseline) == (1, 2, 0.0)
     assert (board["Return MAE ÷ persistence"].better, board["Return MAE ÷ persistence"].assets) == (1, 3)
     assert board["Return MAE ÷ persistence"].model == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    ("ic", "windows", "better"), [(0.066, 900, 0), (0.067, 900, 1), (-0.2, 900, 0), (0.9, None, 0)]
+)
+def test_a_correlation_is_better_beyond_two_standard_errors(ic: float, windows: int | None, better: int) -> None:
+    """2 / sqrt(900) = 0.0667 above zero, not a hair above it; without the number of windows nothing can be said."""
+    row = asset_row("AAAA3", {"test": {**part(0.9, 0.8, ic, 1.0), "num_windows": windows}})
+    assert by_name([row])["IC"].better == better
 
 
 def test_nothing_known_is_a_row_of_nothing() -> None:

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from b3dist.cli.main import app
 from b3dist.errors import StorageError
-from b3dist.report import write_report
+from b3dist.report import write_note, write_report
 from tests.report.run_builder import make_run
 
 RUN = "20240102-030405-abcd"
@@ -110,6 +110,16 @@ def test_overview_and_views_hold_every_asset(tmp_path: Path) -> None:
     assert "parent run 0123abcd; not logged: VALE3" in page.visible
 
 
+def test_note_stands_above_everything(tmp_path: Path) -> None:
+    """A run's note is the first thing a reader sees, as text; without one there is no banner."""
+    folder = make_run(tmp_path)
+    assert not [tag for tag, attributes in report_of(tmp_path).tags if attributes.get("class") == "banner"]
+    write_note(folder, f"Simulated market. {EVIL}")
+    page = report_of(tmp_path)
+    body = page.visible.partition("b3dist run")[2].strip()
+    assert body.partition("\n")[2].strip().startswith(f"Simulated market. {EVIL}")
+
+
 def test_run_without_a_trained_asset(tmp_path: Path) -> None:
     """The page says that there is no model and why, for each asset."""
     make_run(tmp_path, trained=[], skipped=[("NEWC3", "400 sessions, 1000 needed")], failed=[("OGXP3", "diverged")])
@@ -149,13 +159,16 @@ def test_settings_that_differ_from_the_card_are_counted(tmp_path: Path) -> None:
 
 
 def test_verb_prints_the_path(tmp_path: Path) -> None:
-    """`report --json` names the file it wrote, `--out` decides where; an unknown run exits 1."""
+    """`report --json` names the file it wrote, `--out` decides where; the newest run by default; an unknown exits 1."""
     make_run(tmp_path / "runs")
     arguments = ["report", RUN, "--runs", str(tmp_path / "runs"), "--json"]
     result = CliRunner().invoke(app, [*arguments, "--out", str(tmp_path / "page.html")])
     assert result.exit_code == 0, result.output
     assert (tmp_path / "page.html").is_file()
     assert not (tmp_path / "runs" / RUN / "report.html").exists()
+    newest = CliRunner().invoke(app, ["report", "--runs", str(tmp_path / "runs")])
+    assert newest.exit_code == 0, newest.output
+    assert (tmp_path / "runs" / RUN / "report.html").is_file()
     assert CliRunner().invoke(app, ["report", "nosuch", "--runs", str(tmp_path / "runs")]).exit_code == 1
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from b3dist.errors import RunError
-from b3dist.report.run_record import read_asset, read_run
+from b3dist.errors import RunError, StorageError
+from b3dist.report.run_record import read_asset, read_run, write_note
 from tests.report.run_builder import make_bundle, make_run, write_ledger
 
 RUN = "20240102-030405-abcd"
@@ -91,6 +91,18 @@ def test_damaged_ledger_is_named(tmp_path: Path) -> None:
     run = read_run(tmp_path, RUN)
     assert list(run.trained) == ["PETR4", "VALE3"]
     assert "ledger.jsonl, line 1" in run.problems[0]
+
+
+def test_note_is_kept_with_the_run(tmp_path: Path) -> None:
+    """What was noted is read back; a run without a note has none, an unreadable one is a problem that is named."""
+    path = make_run(tmp_path)
+    assert (read_run(tmp_path, RUN).note, list(read_run(tmp_path, RUN).problems)) == ("", [])
+    write_note(path, "simulated")
+    assert read_run(tmp_path, RUN).note == "simulated"
+    (path / "note.txt").write_bytes(b"\xff")
+    assert "note.txt is unreadable" in read_run(tmp_path, RUN).problems[0]
+    with pytest.raises(StorageError, match=r"note\.txt"):
+        write_note(tmp_path / "nowhere", "simulated")
 
 
 def test_missing_and_damaged_files_of_an_asset_are_named(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 import hashlib
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import Any, Final
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from b3dist.data.cotahist import FIELD, CotahistReader, looks_like_cotahist
 from b3dist.data.cotahist.columns import Rows, as_dates, day_numbers
 from b3dist.data.cotahist.verify import printable, refuse
+from b3dist.data.lake.holdings import Holdings
 from b3dist.data.lake.manifest import SourceFile
 from b3dist.data.lake.reader import Lake
 from b3dist.data.lake.writer import LakeWriter, Stage
@@ -41,6 +42,12 @@ class IngestedFile:
     """ingested, unchanged (its content was in the lake) or refused."""
     error: str | None = None
     """Why it was refused."""
+    bars: int = 0
+    """Bars of the lake that come from it: none where files generated later hold all its sessions."""
+    sessions_taken: int = 0
+    """Sessions that another file held before this ingest."""
+    tickers_gone: Sequence[str] = ()
+    """Tickers that had bars among those sessions and are no longer in the lake."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +112,7 @@ def ingest(
     paths, ignored = find_files(sources)
     with LakeWriter(lake, universe=universe) as writer:
         writer.remember_inputs(events_file=events_file, renames_file=renames_file)
+        before = Holdings.of(lake)
         files = []
         for path in paths:
             try:
@@ -116,6 +124,9 @@ def ingest(
                     IngestedFile(path=str(path), records=0, kept=0, sha256="", status="refused", error=error.message)
                 )
         writer.commit()
+    if renames_file is not None:
+        before = replace(before, tickers={})  # a ticker may be gone because it was renamed
+    files = _with_holdings(files, lake, before)
     return IngestResult(files=files, ignored=ignored, **_describe(lake), seconds=time.monotonic() - started)
 
 
@@ -214,6 +225,16 @@ def _sha256(path: Path) -> str:
         while block := stream.read(_HASH_BLOCK):
             digest.update(block)
     return digest.hexdigest()
+
+
+def _with_holdings(files: Sequence[IngestedFile], lake: Path, before: Holdings) -> list[IngestedFile]:
+    """The files with what each holds in the lake now, and what it took from others."""
+    num_bars, now, told = Lake(lake).num_bars_of_files(), Holdings.of(lake), []
+    for file in files:
+        taken = before.taken_by(file.sha256, now)
+        gone = before.tickers_gone(taken, now) if taken else []
+        told.append(replace(file, bars=num_bars[file.sha256], sessions_taken=len(taken), tickers_gone=gone))
+    return told
 
 
 def _describe(lake: Path) -> dict[str, Any]:

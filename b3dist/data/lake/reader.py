@@ -1,13 +1,16 @@
 """The lake: all bars of the exchange, adjusted, in Parquet; read here, written by `ingest`."""
 
 import difflib
+from collections import Counter
 from collections.abc import Sequence
+from datetime import date
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -58,6 +61,19 @@ class Lake:
         sessions = self._read(self.manifest.index["sessions"])["session"]
         calendar: NDArray[np.datetime64] = np.sort(sessions.to_numpy().astype("datetime64[D]"))
         return calendar
+
+    def holders(self) -> dict[date, str]:
+        """The ingested file (its sha256) that holds each session."""
+        sessions = self._read(self.manifest.index["sessions"], columns=["session", "sha256"])
+        return dict(zip(sessions["session"].to_pylist(), sessions["sha256"].to_pylist(), strict=True))
+
+    def num_bars_of_files(self) -> Counter[str]:
+        """How many of the lake's bars each ingested file (its sha256) gave."""
+        holders, num_bars = self.holders(), Counter[str]()
+        for file in self.manifest.parquet_files:
+            for entry in pc.value_counts(self._read(file, columns=["session"])["session"]).to_pylist():
+                num_bars[holders[entry["values"]]] += entry["counts"]
+        return num_bars
 
     def events(self) -> pd.DataFrame:
         """Share events applied in `adjustment`: ticker, ex_date (datetime64[s]), factor, mark."""

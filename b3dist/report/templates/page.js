@@ -11,6 +11,7 @@
   const percent = (digits) => (value) => (value === null || value === undefined ? "–" : fixed(digits)(100 * value) + " %");
   const part = (key) => (row) => row[split][key];
   const higher = (own, naive) => own - naive, lower = (own, naive) => naive - own;
+  const chance = (windows) => (windows > 0 ? 2 / Math.sqrt(windows) : Infinity); // two standard errors of a correlation of zero
   const COLUMNS = [
     { group: "", label: "Ticker", get: (row) => row.ticker, text: String, first: true },
     { group: "", label: "Windows", get: part("windows"), text: fixed(0) },
@@ -18,8 +19,8 @@
     { group: "Accuracy", label: "majority", get: part("majority_accuracy"), text: percent(1) },
     { group: "Macro F1", label: "model", get: part("macro_f1"), text: fixed(3), against: part("majority_macro_f1"), better: higher, first: true },
     { group: "Macro F1", label: "majority", get: part("majority_macro_f1"), text: fixed(3) },
-    { group: "Return (no skill: 0)", label: "IC", get: part("ic"), text: fixed(3), against: () => 0, better: higher, first: true },
-    { group: "Return (no skill: 0)", label: "rank IC", get: part("rank_ic"), text: fixed(3), against: () => 0, better: higher },
+    { group: "Return (no skill: 0)", label: "IC", get: part("ic"), text: fixed(3), against: () => 0, better: higher, chance: (row) => chance(row[split].windows), first: true },
+    { group: "Return (no skill: 0)", label: "rank IC", get: part("rank_ic"), text: fixed(3), against: () => 0, better: higher, chance: (row) => chance(row[split].windows) },
     { group: "Return error (persistence: 1)", label: "MAE", get: part("mae"), text: percent(2), first: true },
     { group: "Return error (persistence: 1)", label: "persist.", get: part("persistence_mae"), text: percent(2) },
     { group: "Return error (persistence: 1)", label: "MAE ratio", get: part("mae_ratio"), text: fixed(3), against: () => 1, better: lower },
@@ -38,8 +39,9 @@
     return element;
   }
 
-  function arrow(own, naive, better) {
+  function arrow(own, naive, better, within = 0) {
     if (own === null || own === undefined || naive === null || naive === undefined || Math.abs(own - naive) < 5e-7) return null;
+    if (Math.abs(own - naive) <= within) return make("b", "●", "even");
     return better(own, naive) > 0 ? make("b", "▲", "up") : make("b", "▼", "down");
   }
 
@@ -85,7 +87,7 @@
         const value = column.get(row), cell = make(index ? "td" : "th", undefined, (index ? "n" : "") + (column.first && index ? " first" : ""));
         if (index) cell.textContent = column.text(value, row);
         else { cell.append(make("button", row.ticker)); cell.firstChild.type = "button"; }
-        const mark = column.against && arrow(value, column.against(row), column.better);
+        const mark = column.against && arrow(value, column.against(row), column.better, column.chance && column.chance(row));
         if (mark) cell.append(mark);
         line.append(cell);
       });
@@ -176,8 +178,8 @@
       ["Accuracy", percent(1), ["accuracy"], ["baselines", "majority", "accuracy"], higher],
       ["Macro F1", fixed(3), ["macro_f1"], ["baselines", "majority", "macro_f1"], higher],
       ["Weighted F1", fixed(3), ["weighted_f1"], null],
-      ["IC", fixed(3), ["return", "ic"], 0, higher],
-      ["Rank IC", fixed(3), ["return", "rank_ic"], 0, higher],
+      ["IC", fixed(3), ["return", "ic"], 0, higher, chance],
+      ["Rank IC", fixed(3), ["return", "rank_ic"], 0, higher, chance],
       ["Return MAE", percent(3), ["return", "mae"], [...persistence, "return", "mae"], lower],
       ["Return RMSE", percent(3), ["return", "rmse"], [...persistence, "return", "rmse"], lower],
       ["Return R²", fixed(4), ["return", "r2"], [...persistence, "return", "r2"], higher],
@@ -185,12 +187,12 @@
       ["Price MAPE", percent(2), ["price", "mape"], [...persistence, "price", "mape"], lower],
       ["Price R²", fixed(4), ["price", "r2"], [...persistence, "price", "r2"], higher],
     ];
-    for (const [label, text, keys, naive, better] of lines) {
+    for (const [label, text, keys, naive, better, within] of lines) {
       const line = make("tr");
       line.append(make("th", label));
       for (const name of ["val", "test"]) {
         const own = read(name, ...keys), base = Array.isArray(naive) ? read(name, ...naive) : naive, cell = make("td", text(own), "n strong");
-        const mark = better && arrow(own, base, better);
+        const mark = better && arrow(own, base, better, within && within(read(name, "num_windows")));
         if (mark) cell.append(mark);
         line.append(cell, make("td", text(base), "n quiet"));
       }
