@@ -67,8 +67,8 @@ def ingest(
 
 
 def _show(console: Console, result: "IngestResult") -> None:
-    numbers = (Column(name, justify="right") for name in ("records", "of the universe", "bars in the lake"))
-    table = Table(Column("file", overflow="fold"), *numbers, "status", box=None)
+    numbers = (Column(name, justify="right") for name in ("records", "kept", "bars in the lake"))
+    table = Table(Column("file", overflow="fold", no_wrap=True), *numbers, "status", box=None)
     for file in result.files:
         counts = (f"{number:,}" for number in (file.records, file.kept, file.bars))
         table.add_row(Path(file.path).name, *counts, file.error or file.status)

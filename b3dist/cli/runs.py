@@ -55,7 +55,7 @@ def list_(
 @runs_app.command("status", epilog="Example: b3dist runs status --runs runs")
 @answers
 def status(
-    run_id: Annotated[str | None, typer.Argument(metavar="[ID]", help="The run (default: the newest).")] = None,
+    run_id: Annotated[str | None, typer.Argument(metavar="ID", help="The run (default: the newest).")] = None,
     runs: RunsOption = DEFAULT_RUNS,
     json_output: Json = False,
     debug: Debug = False,

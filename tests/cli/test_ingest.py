@@ -54,10 +54,12 @@ def test_table_names_files_and_counts_what_is_left_out(b3dist: B3dist, tmp_path:
     folder = tmp_path / ("a-folder-with-a-long-name-" * 4)
     folder.mkdir()
     write_quotes(folder / "COTAHIST_A2024.ZIP", ["PETR4"], SESSIONS, generated=date(2024, 1, 3))
+    (folder / "truth.json").write_text("{}")
     write_quotes(folder / "COTAHIST_A2023.ZIP", ["BOVA11"], ["2023-01-02"], generated=date(2024, 1, 3), bdi_code="14")
     done = b3dist("ingest", folder, "--lake", tmp_path / "lake")
     assert done.exit_code == 0, done.stderr
     assert str(folder) not in done.stdout
+    assert " COTAHIST_A2024.ZIP " in done.stdout
     assert "COTAHIST_A2024.ZIP 2 2 2 ingested" in " ".join(done.stdout.split())
     assert "COTAHIST_A2023.ZIP 1 0 0 ingested" in " ".join(done.stdout.split())
     assert "1 records of other instruments left out (universe: shares)" in done.stdout
