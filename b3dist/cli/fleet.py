@@ -65,7 +65,7 @@ def fleet(
     json_output: Json = False,
     debug: Debug = False,
 ) -> Answer:
-    """Retrain every asset of a lake on Ray: one run, which can be resumed, inspected and released."""
+    """Retrain every asset of a lake on Ray: one run, which can be resumed and inspected."""
     from b3dist.data.lake import Lake
     from b3dist.distributed.fleet import FleetOptions, drive_fleet
     from b3dist.distributed.run_folder import RunFolder
