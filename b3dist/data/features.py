@@ -1,7 +1,7 @@
 """Causal features: row t uses bars at or before t, each windowed value exactly its own window's bars.
 
-Only the exponential averages of `macd` look back without limit: with fewer than WARMUP_SESSIONS bars of history they
-differ from the full history's by more than 1e-6 of a standard deviation.
+Only the exponential averages of `macd` look back without limit: after WARMUP_SESSIONS bars they differ from the full
+history's by less than 1e-7 of a standard deviation (after 150 by up to 1e-4, after 65 by 0.05; random walks).
 """
 
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ Array = npt.NDArray[np.float64]
 INVALID_ROWS = 19
 """Leading rows of a history without features: the longest plain window is 20 sessions."""
 WARMUP_SESSIONS = 250
-"""Sessions before a window's first row that make `macd` independent of where the history starts."""
+"""Sessions before a window's first row after which `macd` no longer depends on where the history starts."""
 PRICE_COLUMNS = ("open", "high", "low", "close", "best_bid", "best_ask")
 INPUT_COLUMNS = (*PRICE_COLUMNS, "quantity")
 

@@ -1,8 +1,8 @@
 """Metrics of a part's stored predictions, with naive baselines beside each number.
 
 All functions take columns of predictions.parquet as float64 / int64 arrays (n,), ascending by session; undefined
-(a constant prediction has no correlation, one window no R²) is None. Ratios of this module's formulas to scikit-learn's
-and SciPy's are tested; they are written out here because scikit-learn spends 20 ms an asset on input checks.
+(a constant prediction has no correlation, one window no R²) is None. The formulas are scikit-learn's and SciPy's,
+and tested against them; written out, an asset takes 1 ms of processor time instead of 18 ms, most of it input checks.
 """
 
 from collections.abc import Mapping

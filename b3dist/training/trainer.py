@@ -24,7 +24,7 @@ from b3dist.training.return_unit import ReturnTarget
 from b3dist.training.sampling import asset_generator, draw_epoch, importance_weights, sampling_weights
 
 EVALUATION_BATCH = 512
-"""Windows per forward pass at evaluation: a fixed number, so that sums do not depend on the part's size."""
+"""Windows per forward pass at evaluation: bounds the memory of a long history."""
 
 
 @dataclass(frozen=True, kw_only=True)
