@@ -68,8 +68,8 @@ def fleet(
     """Retrain every asset of a lake on Ray: one run, which can be resumed and inspected."""
     from b3dist.data.lake import Lake
     from b3dist.distributed.fleet import FleetOptions, drive_fleet
-    from b3dist.distributed.run_folder import RunFolder
     from b3dist.distributed.selection import choose_tickers, new_run
+    from b3dist.run_folder import RunFolder
 
     options = FleetOptions(
         workers=parse_workers(workers),

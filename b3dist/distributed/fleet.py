@@ -20,9 +20,9 @@ from b3dist.distributed.assignments import Assignments
 from b3dist.distributed.cluster import connected, num_workers_for
 from b3dist.distributed.ledger import Event
 from b3dist.distributed.orphans import wait_for_orphans
-from b3dist.distributed.run_folder import RunFolder
 from b3dist.distributed.summary import FleetProgress, summarise
 from b3dist.errors import B3distError, ConfigError, RunError, StorageError
+from b3dist.run_folder import RunFolder
 from b3dist.tracking import Tracker
 
 if TYPE_CHECKING:

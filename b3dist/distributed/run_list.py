@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from b3dist.distributed.assignments import Assignments
-from b3dist.distributed.run_folder import RunFolder, RunState, is_driven, read_run_config
 from b3dist.distributed.summary import asset_entries
 from b3dist.errors import ConfigError, RunError
+from b3dist.run_folder import RunFolder, RunState, is_driven, read_run_config
 
 
 @dataclass(frozen=True, kw_only=True)

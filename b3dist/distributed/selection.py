@@ -10,8 +10,8 @@ from pathlib import Path
 from b3dist import __version__
 from b3dist.config import Config
 from b3dist.data.lake import Lake
-from b3dist.distributed.run_folder import RunFolder, RunSettings
 from b3dist.errors import ConfigError, LakeError
+from b3dist.run_folder import RunFolder, RunSettings
 
 _VERSIONED = ("ray", "torch", "numpy", "pandas", "pyarrow", "scikit-learn", "mlflow")
 

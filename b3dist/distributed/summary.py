@@ -8,7 +8,7 @@ from typing import Any, Self
 from b3dist.distributed.assignments import AssetRecord, Assignments
 from b3dist.distributed.ledger import Event
 from b3dist.distributed.outcomes import describe_bundle
-from b3dist.distributed.run_folder import SCHEMA_VERSION, RunFolder
+from b3dist.run_folder import SCHEMA_VERSION, RunFolder
 
 
 @dataclass(frozen=True, kw_only=True)

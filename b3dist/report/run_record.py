@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from b3dist.distributed.ledger import Event, read_ledger
-from b3dist.distributed.run_folder import is_driven
 from b3dist.errors import RunError, StorageError
+from b3dist.run_folder import is_driven
 
 RunState = Literal["finished", "running", "interrupted"]
 History = dict[str, list[float | None]]

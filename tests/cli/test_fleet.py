@@ -7,9 +7,9 @@ import pytest
 
 from b3dist.cli.fleet import parse_workers
 from b3dist.cli.fleet_progress import describe
-from b3dist.distributed.run_folder import RunFolder
 from b3dist.distributed.summary import FleetProgress
 from b3dist.errors import ConfigError
+from b3dist.run_folder import RunFolder
 from tests.cli.conftest import Outcome
 from tests.distributed.runs import start_run
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from b3dist.config import Config
 from b3dist.data.lake import Lake
 from b3dist.distributed.ledger import Event, read_ledger
-from b3dist.distributed.run_folder import RunFolder
 from b3dist.distributed.selection import new_run
+from b3dist.run_folder import RunFolder
 
 QUICK = ("data.min_sessions=300", "training.epochs=2")
 """An asset of the small lake takes a tenth of a second."""

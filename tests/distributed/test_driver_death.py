@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from b3dist.distributed.run_folder import RunFolder, is_driven
 from b3dist.distributed.run_list import list_runs
+from b3dist.run_folder import RunFolder, is_driven
 from tests.distributed.runs import SLOW, contents, events, wait_for
 
 pytestmark = pytest.mark.ray

@@ -15,9 +15,9 @@ from b3dist.config import Config
 from b3dist.data.lake import Lake
 from b3dist.distributed.cluster import connected
 from b3dist.distributed.fleet import FleetOptions, drive_fleet
-from b3dist.distributed.run_folder import RunFolder
 from b3dist.distributed.worker import TrainAsset
 from b3dist.errors import StorageError
+from b3dist.run_folder import RunFolder
 from b3dist.training.asset import TrainedAsset, train_asset
 from tests.distributed.runs import QUICK, SLOW, Meanwhile, contents, events, start_run, wait_for, weights
 
