@@ -48,6 +48,10 @@ class DataConfig:
     """Share of windows, oldest first, to train on."""
     validation_fraction: float = 0.2
     """Share of windows after those to select by; the rest is the test part."""
+    validation_from: date | None = None
+    """First session of the validation part, the same for every asset; None: by the fractions above."""
+    test_from: date | None = None
+    """First session of the test part, likewise; goes with validation_from."""
     volatility_multiple: float = 1.0
     """k of forward_return: a move beyond k x volatility x sqrt(horizon) is a buy or a sell."""
     volatility_window: int = 20
@@ -125,6 +129,8 @@ class TrainingConfig:
     """Most epochs."""
     batch_size: int = 128
     """Windows per step."""
+    micro_batch: int = 128
+    """Windows per forward pass of the pooled model; a step's gradients are summed over them in one order."""
     sampler: Sampler = "balanced"
     """balanced: drawn with replacement by inverse class frequency; shuffled: each window once per epoch."""
     learning_rate: float = 1e-3
@@ -145,7 +151,7 @@ class TrainingConfig:
     """Floor of ReduceLROnPlateau."""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "patience"):
+        for name in ("epochs", "batch_size", "micro_batch", "patience"):
             _require(getattr(self, name) >= 1, f"training.{name}", getattr(self, name), "at least 1")
         _require(self.learning_rate > 0, "training.learning_rate", self.learning_rate, "above 0")
         _require(self.weight_decay >= 0, "training.weight_decay", self.weight_decay, "at least 0")

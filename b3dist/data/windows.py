@@ -18,7 +18,7 @@ from b3dist.config import DataConfig
 from b3dist.data.features import FEATURE_NAMES, INPUT_COLUMNS, INVALID_ROWS, Array, Bars, compute_features
 from b3dist.data.labels import Actions, future_return, label_actions
 from b3dist.data.schema import ACTIONS
-from b3dist.errors import DataError, InsufficientDataError
+from b3dist.errors import ConfigError, DataError, InsufficientDataError
 
 BAR_COLUMNS = ("session", *INPUT_COLUMNS, "ex_mark", "distribution_number", "adjustment")
 """The lake's columns an asset is built from."""
@@ -86,6 +86,25 @@ class AssetData:
         return {"train": self.train, "val": self.val, "test": self.test}[name]
 
 
+@dataclass(frozen=True, kw_only=True)
+class History:
+    """What of an asset's bars a model may use, before it is divided into parts."""
+
+    ticker: str
+    columns: Mapping[str, npt.NDArray[Any]]
+    """BAR_COLUMNS, each (rows,), up to the last session used."""
+    sessions: npt.NDArray[np.datetime64]
+    """(rows,) ascending."""
+    first_row: int
+    """First row a window may contain."""
+    ends: Rows
+    """Last rows of all usable windows."""
+    actions: Actions
+    """(rows,) labels; -1 where not known."""
+    dropped: Mapping[str, int]
+    """Windows left out, by reason."""
+
+
 def prepare_asset(
     ticker: str, bars: Mapping[str, npt.ArrayLike], calendar: npt.NDArray[np.datetime64], config: DataConfig
 ) -> AssetData:
@@ -101,6 +120,37 @@ def prepare_asset(
         InsufficientDataError: too few sessions, a price that never moves, or a part without windows.
         DataError: an open or close of 0.
     """
+    history = read_history(ticker, bars, calendar, config)
+    parts, purged = split_windows(history, config)
+    for name, part in zip(SPLITS, parts, strict=True):
+        if len(part) == 0:
+            raise InsufficientDataError(
+                f"{ticker} has {len(history.ends)} usable windows, too few for a {name} part", hint="use more history"
+            )
+    anchor_row = int(parts[0][-1])
+    at_anchor = bars_at(history, anchor_row)
+    refuse_standing_price(ticker, at_anchor.close[: anchor_row + 1])
+    features = compute_features(at_anchor, config.feature_set)
+    return assemble(
+        history,
+        parts,
+        anchor_row=anchor_row,
+        features=features,
+        scaler=fit_scaler(features[history.first_row : anchor_row + 1]),
+        config=config,
+        purged=purged,
+    )
+
+
+def read_history(
+    ticker: str, bars: Mapping[str, npt.ArrayLike], calendar: npt.NDArray[np.datetime64], config: DataConfig
+) -> History:
+    """An asset's usable windows and their labels, not yet divided; arguments as for `prepare_asset`.
+
+    Raises:
+        InsufficientDataError: too few sessions.
+        DataError: an open or close of 0.
+    """
     first, columns = _limit_sessions(ticker, bars, config)
     sessions, adjustment = columns["session"].astype("datetime64[D]"), columns["adjustment"].astype(np.float64)
     _refuse_zero_prices(ticker, columns, sessions)
@@ -108,26 +158,77 @@ def prepare_asset(
     ends, dropped = _usable_ends(np.searchsorted(calendar, sessions), first_row=first_row, config=config)
     # The basis does not matter to a label: both label sets compare prices with each other only.
     actions = label_actions(Bars.adjusted(columns, adjustment), config)
-    parts, purged = _split_by_time(ticker, ends[actions[ends] >= 0], config)
-    anchor_row = int(parts[0][-1])
-    at_anchor = Bars.adjusted(columns, adjustment / adjustment[anchor_row])
-    _refuse_standing_price(ticker, at_anchor.close[: anchor_row + 1])
-    features = compute_features(at_anchor, config.feature_set)
-    scaler = fit_scaler(features[first_row : anchor_row + 1])
-    cash = _cash_ex_dates(columns)
-    train, val, test = (_label_part(part, actions, at_anchor.close, cash, config.horizon) for part in parts)
-    return AssetData(
+    return History(
         ticker=ticker,
+        columns=columns,
         sessions=sessions,
-        close=at_anchor.close,
+        first_row=first_row,
+        ends=ends[actions[ends] >= 0],
+        actions=actions,
+        dropped=dropped,
+    )
+
+
+def split_windows(history: History, config: DataConfig) -> tuple[tuple[Rows, Rows, Rows], int]:
+    """Train, validation and test windows, any of which may be empty, and how many lie on a border.
+
+    By the calendar where the configuration gives both cuts, else by the asset's own fractions. Windows whose target
+    reaches the next part's first last-seen session are purged.
+
+    Raises:
+        ConfigError: only one of the two cuts is given, or they are in the wrong order.
+    """
+    ends, horizon = history.ends, config.horizon
+    if config.validation_from is None and config.test_from is None:
+        return _split_by_fractions(ends, config)
+    if config.validation_from is None or config.test_from is None or config.validation_from >= config.test_from:
+        raise ConfigError(
+            f"a calendar cut needs data.validation_from before data.test_from, got {config.validation_from} and"
+            f" {config.test_from}",
+            hint="give both, or neither to split by fractions",
+        )
+    last, target = history.sessions[ends], history.sessions[ends + horizon]
+    validation_from, test_from = np.datetime64(config.validation_from), np.datetime64(config.test_from)
+    parts = (
+        ends[target < validation_from],
+        ends[(last >= validation_from) & (target < test_from)],
+        ends[last >= test_from],
+    )
+    return parts, len(ends) - sum(len(part) for part in parts)
+
+
+def bars_at(history: History, anchor_row: int) -> Bars:
+    """The bars with prices comparable with those of a row."""
+    adjustment = history.columns["adjustment"].astype(np.float64)
+    return Bars.adjusted(history.columns, adjustment / adjustment[anchor_row])
+
+
+def assemble(
+    history: History,
+    parts: tuple[Rows, Rows, Rows],
+    *,
+    anchor_row: int,
+    features: Array,
+    scaler: Scaler,
+    config: DataConfig,
+    purged: int,
+) -> AssetData:
+    """An asset's data from its parts, its features: (rows, F) at the anchor's basis, and their scaler."""
+    close = bars_at(history, anchor_row).close
+    cash = _cash_ex_dates(history.columns)
+    train, val, test = (_label_part(part, history.actions, close, cash, config.horizon) for part in parts)
+    return AssetData(
+        ticker=history.ticker,
+        sessions=history.sessions,
+        close=close,
         features=scaler.transform(features),
         feature_names=FEATURE_NAMES[config.feature_set],
         scaler=scaler,
         train=train,
         val=val,
         test=test,
-        anchor=sessions[anchor_row].astype(object),
-        dropped={**dropped, "purge": purged},
+        anchor=history.sessions[anchor_row].astype(object),
+        dropped={**history.dropped, "purge": purged},
     )
 
 
@@ -174,7 +275,12 @@ def _limit_sessions(
     return first, {name: np.asarray(values)[:num_rows] for name, values in bars.items()}
 
 
-def _refuse_standing_price(ticker: str, close: Array) -> None:
+def refuse_standing_price(ticker: str, close: Array) -> None:
+    """Refuse closes of a training part: (n,) that never move.
+
+    Raises:
+        InsufficientDataError: they do not.
+    """
     if np.ptp(close) == 0:
         raise InsufficientDataError(f"{ticker}'s close never moves in its training part ({close[0]:g} BRL)")
 
@@ -201,18 +307,12 @@ def _usable_ends(position: npt.NDArray[np.intp], *, first_row: int, config: Data
     return ends[~window_gap & ~target_gap], dropped
 
 
-def _split_by_time(ticker: str, ends: Rows, config: DataConfig) -> tuple[tuple[Rows, Rows, Rows], int]:
-    """Train, validation and test windows; those whose target reaches the next part's first last row are purged."""
+def _split_by_fractions(ends: Rows, config: DataConfig) -> tuple[tuple[Rows, Rows, Rows], int]:
     num_train = int(len(ends) * config.train_fraction)
     num_val = int(len(ends) * config.validation_fraction)
     train, val, test = np.split(ends, [num_train, num_train + num_val])
     kept_train = train[train + config.horizon < val[0]] if len(val) else train
     kept_val = val[val + config.horizon < test[0]] if len(test) else val
-    for name, part in zip(SPLITS, (kept_train, kept_val, test), strict=True):
-        if len(part) == 0:
-            raise InsufficientDataError(
-                f"{ticker} has {len(ends)} usable windows, too few for a {name} part", hint="use more history"
-            )
     return (kept_train, kept_val, test), len(ends) - len(kept_train) - len(kept_val) - len(test)
 
 
