@@ -8,6 +8,7 @@ B3distError              message says what, where, expected and got; `hint` says
 │   └── InsufficientDataError   an asset cannot be trained or scored: skipped by rule, not failed
 ├── DownloadError        B3's address did not deliver the file
 ├── RunError             a run is absent, damaged or in use
+├── ReleaseError         a release is absent, damaged or may not be promoted
 ├── StorageError         a file could not be written (disk full, not writable)
 └── TrainingError        fitting an asset failed (diverged)
 """
@@ -61,6 +62,10 @@ class DownloadError(B3distError):
 
 class RunError(B3distError):
     """A run is absent, damaged or in use."""
+
+
+class ReleaseError(B3distError):
+    """A release is absent, damaged or may not be promoted."""
 
 
 class StorageError(B3distError):

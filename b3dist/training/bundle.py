@@ -77,11 +77,9 @@ def write_bundle(
     aside = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         aside.mkdir()
-        weights = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
-        serialised = io.BytesIO()  # torch.save into a file answers a full disk with an internal RuntimeError
-        torch.save(weights, serialised)
-        (aside / "model.pt").write_bytes(serialised.getvalue())
-        digest = hashlib.sha256(serialised.getvalue()).hexdigest()
+        serialised = serialise_weights(model.state_dict())
+        (aside / "model.pt").write_bytes(serialised)
+        digest = hashlib.sha256(serialised).hexdigest()
         joblib.dump(_as_sklearn(scaler, facts["feature_names"]), aside / "scaler.joblib")
         _write_json(aside / "bundle.json", {**facts, "model_sha256": digest})
         history.to_pandas().to_csv(aside / "history.csv", index=False)
@@ -134,6 +132,14 @@ def read_bundle(folder: Path) -> Bundle:
         scaler=Scaler(mean=np.array(facts["scaler"]["mean"]), scale=np.array(facts["scaler"]["scale"])),
         return_target=ReturnTarget(**facts["return_target"]),
     )
+
+
+def serialise_weights(state: Mapping[str, torch.Tensor]) -> bytes:
+    """model.pt's bytes: one version of torch writes the same weights as the same bytes, wherever they lay before."""
+    weights = {name: tensor.detach().clone() for name, tensor in state.items()}
+    serialised = io.BytesIO()  # torch.save into a file answers a full disk with an internal RuntimeError
+    torch.save(weights, serialised)
+    return serialised.getvalue()
 
 
 @functools.cache

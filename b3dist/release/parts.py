@@ -1,0 +1,134 @@
+"""What a release is made of: one asset at a time, from a trained bundle or from the release before."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from torch import Tensor
+
+from b3dist.config import DataConfig, ModelConfig
+from b3dist.data.windows import Scaler
+from b3dist.errors import ReleaseError
+from b3dist.release.released import Release, ReleasedModel
+from b3dist.training.bundle import read_bundle
+from b3dist.training.return_unit import ReturnTarget
+
+
+@dataclass(frozen=True, kw_only=True)
+class AssetModel:
+    """One model on its way into a release."""
+
+    state: Mapping[str, Tensor]
+    model_sha256: str
+    anchor: date
+    scaler: Scaler
+    return_target: ReturnTarget
+    data: DataConfig
+    model: ModelConfig
+    feature_names: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AssetPart:
+    """One asset on its way into a release."""
+
+    ticker: str
+    evaluated: AssetModel
+    served: AssetModel
+    """The same object as `evaluated` unless refitted."""
+    facts: Mapping[str, Any]
+    """Its entry in the manifest, without the models."""
+    predictions: pa.Table
+    """predictions.parquet of the bundle, without the ticker."""
+
+
+def part_of_bundle(folder: Path, *, run_id: str) -> AssetPart:
+    """The best weights of an asset that a run trained, verified by hash.
+
+    Raises:
+        RunError: the bundle is incomplete or damaged.
+    """
+    bundle = read_bundle(folder)
+    facts = bundle.facts
+    model = AssetModel(
+        state=bundle.model.state_dict(),
+        model_sha256=facts["model_sha256"],
+        anchor=date.fromisoformat(facts["anchor"]),
+        scaler=bundle.scaler,
+        return_target=bundle.return_target,
+        data=bundle.config.data,
+        model=bundle.config.model,
+        feature_names=tuple(facts["feature_names"]),
+    )
+    try:
+        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        predictions = pq.read_table(folder / "predictions.parquet", partitioning=None)
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise ReleaseError(
+            f"the bundle {folder} cannot be released: {error}", hint="train the asset again, or restore the folder"
+        ) from error
+    entry = {
+        "run_id": run_id,
+        "source": "own",
+        "carried_over": False,
+        "carried_from": None,
+        "age_sessions": 0,
+        "label_set": facts["label_set"],
+        "features": list(facts["feature_names"]),
+        "seed": facts["seed"],
+        "config": facts["config"],
+        "splits": facts["splits"],
+        "dropped_windows": facts["dropped_windows"],
+        "lake_manifest_hash": facts["lake_manifest_hash"],
+        "versions": facts["versions"],
+        "metrics": metrics,
+        "refit": None,
+    }
+    return AssetPart(ticker=folder.name, evaluated=model, served=model, facts=entry, predictions=predictions)
+
+
+def part_of_release(release: Release, ticker: str, *, age_sessions: int) -> AssetPart:
+    """An asset of an earlier release, its weights bit for bit, marked as carried over."""
+    asset = release.assets[ticker]
+    evaluated = _model_of(release, asset.evaluated)
+    served = evaluated if asset.served is asset.evaluated else _model_of(release, asset.served)
+    left_out = ("evaluated", "served")
+    facts = {name: value for name, value in asset.facts.items() if name not in left_out}
+    origin = asset.facts["carried_from"] or release.release_id
+    return AssetPart(
+        ticker=ticker,
+        evaluated=evaluated,
+        served=served,
+        facts={**facts, "carried_over": True, "carried_from": origin, "age_sessions": age_sessions},
+        predictions=release.predictions(ticker).drop_columns("ticker"),
+    )
+
+
+def last_test_session(part: AssetPart) -> date:
+    """The newest session that any of the asset's test windows ends on."""
+    return date.fromisoformat(part.facts["splits"]["test"]["last"])
+
+
+def test_rows(predictions: pa.Table) -> pa.Table:
+    """The rows of the test part."""
+    return predictions.filter(pc.equal(predictions["split"], "test"))
+
+
+def _model_of(release: Release, model: ReleasedModel) -> AssetModel:
+    group = release.groups[model.group]
+    return AssetModel(
+        state=release.state(model),
+        model_sha256=model.model_sha256,
+        anchor=model.anchor,
+        scaler=model.scaler,
+        return_target=model.return_target,
+        data=group.data,
+        model=group.model,
+        feature_names=group.feature_names,
+    )

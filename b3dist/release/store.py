@@ -1,0 +1,167 @@
+"""RELEASES/: one immutable folder per release, and the aliases.
+
+RELEASES/<release_id>/   weights.pt, predictions.parquet, model_card.md, manifest.json, manifest.sha256
+RELEASES/aliases.json    champion, challenger, and what they were before
+"""
+
+import difflib
+import io
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from b3dist.errors import B3distError, ReleaseError, StorageError
+from b3dist.release.aliases import ALIASES, locked, read_aliases
+from b3dist.release.manifest import open_release, read_manifest, seal_of
+from b3dist.release.released import MANIFEST, SEAL, Release
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReleaseInfo:
+    """One line of `release list`."""
+
+    release_id: str
+    aliases: tuple[str, ...]
+    run_id: str
+    created_at: str
+    assets: int
+    carried_over: int
+    refit: bool
+    path: str
+    problem: str = ""
+    """Why it cannot be used, where its manifest is damaged."""
+
+
+class ReleaseStore:
+    """The folder of all releases; it need not exist yet."""
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path).resolve()
+
+    def aliases(self) -> dict[str, str]:
+        """Alias -> release id, for the aliases that are set.
+
+        Raises:
+            ReleaseError: aliases.json is damaged.
+        """
+        return read_aliases(self.path).ids()
+
+    def ids(self) -> list[str]:
+        """Every release, newest first."""
+        return sorted((entry.name for entry in self.path.glob("[!.]*/")), reverse=True)
+
+    def resolve(self, id_or_alias: str) -> str:
+        """The id that an alias points to, or the id itself.
+
+        Raises:
+            ReleaseError: no such release, or the alias is not set.
+        """
+        known, aliases = self.ids(), self.aliases()
+        release_id = aliases.get(id_or_alias, id_or_alias)
+        if release_id in known:
+            return release_id
+        if id_or_alias in ALIASES:
+            if id_or_alias in aliases:
+                raise ReleaseError(
+                    f"{id_or_alias} is {release_id}, which is not in {self.path}", hint="b3dist release rollback"
+                )
+            hint = (
+                f"b3dist release promote {known[0]}" if known else "make a release first: b3dist release create RUN_ID"
+            )
+            raise ReleaseError(f"no release in {self.path} is {id_or_alias}", hint=hint)
+        nearest = difflib.get_close_matches(id_or_alias, [*known, *aliases], n=1, cutoff=0.0)
+        hint = f"the nearest is {nearest[0]}" if nearest else "make one: b3dist release create RUN_ID"
+        raise ReleaseError(f"there is no release {id_or_alias!r} in {self.path}", hint=hint)
+
+    def open(self, id_or_alias: str) -> Release:
+        """A release read into memory, every file verified by hash.
+
+        Raises:
+            ReleaseError: no such release, or a file of it is missing or changed.
+        """
+        return open_release(self.path / self.resolve(id_or_alias))
+
+    def list(self) -> list[ReleaseInfo]:
+        """Every release, newest first; their manifests are verified, their weights are not read."""
+        pointing: dict[str, tuple[str, ...]] = {}
+        for alias, release_id in self.aliases().items():
+            pointing[release_id] = (*pointing.get(release_id, ()), alias)
+        return [self._info(release_id, pointing.get(release_id, ())) for release_id in self.ids()]
+
+    def commit(self, manifest: Mapping[str, Any], files: Mapping[str, bytes]) -> str:
+        """Write a release aside and rename it into place; its files are read-only.
+
+        Args:
+            manifest: without release_id, which is given here.
+            files: name -> content of every file but the manifest and its seal; the manifest has their hashes.
+
+        Returns:
+            The release's id: time of creation, then a random suffix, so that names sort by age.
+
+        Raises:
+            StorageError: disk full or not writable; nothing is left.
+        """
+        release_id = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+        text = json.dumps({"release_id": release_id, **manifest}, indent=1, allow_nan=False) + "\n"
+        contents = {**files, MANIFEST: text.encode(), SEAL: seal_of(text.encode())}
+        with locked(self.path):
+            for remains in self.path.glob(".*.tmp"):  # of killed processes: a living one would hold the lock
+                shutil.rmtree(remains, ignore_errors=True)
+            aside = self.path / f".{release_id}.tmp"
+            try:
+                aside.mkdir()
+                for name, content in contents.items():
+                    _write_durably(aside / name, content)
+                _flush_to_disk(aside)
+                aside.rename(self.path / release_id)
+                _flush_to_disk(self.path)
+            except OSError as error:
+                raise StorageError(
+                    f"cannot write the release {self.path / release_id}: {error.strerror}",
+                    hint="check free space and permissions",
+                ) from error
+            finally:
+                shutil.rmtree(aside, ignore_errors=True)
+        return release_id
+
+    def _info(self, release_id: str, aliases: tuple[str, ...]) -> ReleaseInfo:
+        path = self.path / release_id
+        try:
+            manifest, _ = read_manifest(path)
+        except B3distError as error:
+            manifest, problem = {"run_id": "", "created_at": "", "assets": {}, "refit": False}, error.message
+        else:
+            problem = ""
+        return ReleaseInfo(
+            release_id=release_id,
+            aliases=aliases,
+            run_id=manifest["run_id"],
+            created_at=manifest["created_at"],
+            assets=len(manifest["assets"]),
+            carried_over=sum(asset["carried_over"] for asset in manifest["assets"].values()),
+            refit=manifest["refit"],
+            path=str(path),
+            problem=problem,
+        )
+
+
+def _write_durably(path: Path, content: bytes) -> None:
+    with path.open("wb") as stream:
+        shutil.copyfileobj(io.BytesIO(content), stream)
+        stream.flush()
+        os.fsync(stream.fileno())
+    path.chmod(0o444)
+
+
+def _flush_to_disk(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
