@@ -107,7 +107,12 @@ def fit_asset(
         TrainingError: the loss stopped being a finite number.
     """
     torch.set_num_threads(1)
-    return _Fitting(data, config, torch.device(device)).run(on_epoch)
+    fitting = Fitting(data, config, torch.device(device))
+    while not fitting.finished:
+        record = fitting.advance()
+        if on_epoch is not None:
+            on_epoch(record)
+    return fitting.finish()
 
 
 def predict(model: LstmMtl, rows: Tensor, starts: Tensor, lookback: int) -> Predictions:
@@ -122,8 +127,12 @@ def predict(model: LstmMtl, rows: Tensor, starts: Tensor, lookback: int) -> Pred
     return Predictions(logits=torch.cat(logits), returns=torch.cat(returns))
 
 
-class _Fitting:
-    """State of one asset's training."""
+class Fitting:
+    """One asset's training, an epoch at a time: `fit_asset` runs it to its end, a sweep's trial many side by side.
+
+    Raises:
+        TrainingError: from `advance`: the loss stopped being a finite number.
+    """
 
     def __init__(self, data: AssetData, config: Config, device: torch.device) -> None:
         self.device = device
@@ -148,51 +157,59 @@ class _Fitting:
         self.model.to(device)
         self.weights, self.gradient = flatten_parameters(self.model)
         self.optimizer = FlatAdam(self.weights, self.gradient, config.training)
+        self.history: list[EpochRecord] = []
+        self.best_loss, self.best_epoch = math.inf, 0
+        self.best_predictions: Predictions | None = None
+        """Of the validation part, by the weights kept so far; None before the first epoch."""
+        self._best_weights = self.weights.clone()
+        self._stopping, self._schedule = EarlyStopping(config.training), PlateauSchedule(config.training)
+        self._stopped = False
 
-    def run(self, on_epoch: Callable[[EpochRecord], None] | None) -> Fit:
-        best_loss, best_epoch, best_weights = math.inf, 0, self.weights.clone()
-        stopping, schedule = EarlyStopping(self.config.training), PlateauSchedule(self.config.training)
-        history: list[EpochRecord] = []
-        for epoch in range(1, self.config.training.epochs + 1):
-            learning_rate = self.optimizer.learning_rate
-            train_loss = self.run_epoch()
-            predictions = predict(self.model, self.rows, self.val.starts, self.lookback)
-            val_loss = self.evaluate(predictions, self.val)
-            if not (math.isfinite(train_loss) and math.isfinite(val_loss)):
-                raise TrainingError(
-                    f"{self.ticker} diverged at epoch {epoch}: training loss {train_loss}, validation loss {val_loss}",
-                    hint="lower training.learning_rate or the loss weights",
-                )
-            returns = self.return_target.decode(predictions.returns.to(torch.float64))
-            history.append(
-                EpochRecord(
-                    epoch=epoch,
-                    train_loss=train_loss,
-                    val_loss=val_loss,
-                    val_macro_f1=macro_f1(
-                        self.val.action.cpu().numpy(), predictions.logits.argmax(dim=1).cpu().numpy()
-                    ),
-                    val_mae=float((returns - self.val.future_return).abs().mean()),
-                    learning_rate=learning_rate,
-                )
+    @property
+    def finished(self) -> bool:
+        """Whether the last epoch is done, or patience has run out."""
+        return self._stopped or len(self.history) >= self.config.training.epochs
+
+    def advance(self) -> EpochRecord:
+        """Train one more epoch and judge it on the validation part; its weights are kept if none was better."""
+        epoch = len(self.history) + 1
+        learning_rate = self.optimizer.learning_rate
+        train_loss = self.run_epoch()
+        predictions = predict(self.model, self.rows, self.val.starts, self.lookback)
+        val_loss = self.evaluate(predictions, self.val)
+        if not (math.isfinite(train_loss) and math.isfinite(val_loss)):
+            raise TrainingError(
+                f"{self.ticker} diverged at epoch {epoch}: training loss {train_loss}, validation loss {val_loss}",
+                hint="lower training.learning_rate or the loss weights",
             )
-            if on_epoch is not None:
-                on_epoch(history[-1])
-            if val_loss < best_loss:
-                best_loss, best_epoch = val_loss, epoch
-                best_weights.copy_(self.weights)
-            self.optimizer.learning_rate = schedule.update(val_loss)
-            if stopping.should_stop(val_loss):
-                break
-        self.weights.copy_(best_weights)
+        returns = self.return_target.decode(predictions.returns.to(torch.float64))
+        record = EpochRecord(
+            epoch=epoch,
+            train_loss=train_loss,
+            val_loss=val_loss,
+            val_macro_f1=macro_f1(self.val.action.cpu().numpy(), predictions.logits.argmax(dim=1).cpu().numpy()),
+            val_mae=float((returns - self.val.future_return).abs().mean()),
+            learning_rate=learning_rate,
+        )
+        self.history.append(record)
+        if val_loss < self.best_loss:
+            self.best_loss, self.best_epoch, self.best_predictions = val_loss, epoch, predictions
+            self._best_weights.copy_(self.weights)
+        self.optimizer.learning_rate = self._schedule.update(val_loss)
+        self._stopped = self._stopping.should_stop(val_loss)
+        return record
+
+    def finish(self) -> Fit:
+        """The best epoch's weights, judged on the training part too; nothing can be trained after it."""
+        self.weights.copy_(self._best_weights)
         train_loss = self.evaluate(predict(self.model, self.rows, self.train.starts, self.lookback), self.train)
         return Fit(
             model=self.model.cpu(),
             return_target=self.return_target,
-            history=history,
-            best_epoch=best_epoch,
+            history=self.history,
+            best_epoch=self.best_epoch,
             train_loss=train_loss,
-            val_loss=best_loss,
+            val_loss=self.best_loss,
         )
 
     def run_epoch(self) -> float:

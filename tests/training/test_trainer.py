@@ -15,7 +15,7 @@ from b3dist.model.losses import focal_loss
 from b3dist.model.lstm_mtl import LstmMtl, draw_dropout_masks
 from b3dist.training.return_unit import ReturnTarget
 from b3dist.training.sampling import asset_generator, draw_epoch, sampling_weights
-from b3dist.training.trainer import fit_asset
+from b3dist.training.trainer import Fitting, fit_asset
 from tests.conftest import make_columns
 
 
@@ -122,3 +122,19 @@ def test_return_units_are_undone(unit: str) -> None:
     np.testing.assert_allclose(target.decode(torch.from_numpy(encoded)).numpy(), returns, atol=1e-15)
     expected = {"fraction": returns.std(), "percent": 100 * returns.std(), "standardised": 1.0}[unit]
     assert encoded.std() == pytest.approx(expected)
+
+
+def test_assets_advanced_side_by_side_get_the_weights_they_get_alone() -> None:
+    """A sweep's trial trains its assets an epoch at a time: not a bit may depend on what is trained in between."""
+    config = config_of("training.patience=2", "training.epochs=5")
+    assets = [make_asset(config, seed=seed) for seed in (1, 2)]
+    fittings = [Fitting(data, config, torch.device("cpu")) for data in assets]
+    while not all(fitting.finished for fitting in fittings):
+        for fitting in fittings:
+            if not fitting.finished:
+                fitting.advance()
+    for data, fitting in zip(assets, fittings, strict=True):
+        alone, together = fit_asset(data, config), fitting.finish()
+        assert (together.history, together.best_epoch) == (alone.history, alone.best_epoch)
+        for name, tensor in alone.model.state_dict().items():
+            assert torch.equal(together.model.state_dict()[name], tensor)
