@@ -5,7 +5,9 @@ B3distError              message says what, where, expected and got; `hint` says
 ├── DataError            (also a ValueError) data from outside is not what it must be
 │   ├── FormatError      a COTAHIST file breaks the official layout
 │   ├── LakeError        a lake is absent, damaged or of another version
+│   ├── UnknownTickerError      no model of that ticker
 │   └── InsufficientDataError   an asset cannot be trained or scored: skipped by rule, not failed
+│       └── TooFewSessionsError     a window needs more sessions than there are; says how many of each
 ├── DownloadError        B3's address did not deliver the file
 ├── RunError             a run is absent, damaged or in use
 ├── ReleaseError         a release is absent, damaged or may not be promoted
@@ -54,6 +56,33 @@ class LakeError(DataError):
 
 class InsufficientDataError(DataError):
     """An asset cannot be trained or scored: it is skipped by rule and does not count as failed."""
+
+
+class UnknownTickerError(DataError):
+    """There is no model of that ticker."""
+
+
+class TooFewSessionsError(InsufficientDataError):
+    """A window needs more sessions than there are.
+
+    Args:
+        message: what lacks sessions.
+        needed: sessions without a gap that one window takes, warm-up included.
+        found: sessions there are.
+        hint: what the user can do.
+    """
+
+    def __init__(self, message: str, *, needed: int, found: int, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.needed = needed
+        self.found = found
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild_too_few, (self.message, self.needed, self.found, self.hint)
+
+
+def _rebuild_too_few(message: str, needed: int, found: int, hint: str) -> TooFewSessionsError:
+    return TooFewSessionsError(message, needed=needed, found=found, hint=hint)
 
 
 class DownloadError(B3distError):

@@ -199,8 +199,7 @@ def split_windows(history: History, config: DataConfig) -> tuple[tuple[Rows, Row
 
 def bars_at(history: History, anchor_row: int) -> Bars:
     """The bars with prices comparable with those of a row."""
-    adjustment = history.columns["adjustment"].astype(np.float64)
-    return Bars.adjusted(history.columns, adjustment / adjustment[anchor_row])
+    return bars_at_basis(history.columns, float(history.columns["adjustment"][anchor_row]))
 
 
 def assemble(
@@ -230,6 +229,30 @@ def assemble(
         anchor=history.sessions[anchor_row].astype(object),
         dropped={**history.dropped, "purge": purged},
     )
+
+
+def bars_at_basis(columns: Mapping[str, npt.ArrayLike], basis: float) -> Bars:
+    """Bars as traded made comparable with a session whose `adjustment` is basis; training and scoring both call it.
+
+    Args:
+        columns: INPUT_COLUMNS and adjustment, each (rows,).
+        basis: the anchor's adjustment.
+    """
+    return Bars.adjusted(columns, np.asarray(columns["adjustment"], dtype=np.float64) / basis)
+
+
+def count_gaps(position: npt.NDArray[np.intp], max_gap: int) -> Rows:
+    """Gaps of more than max_gap exchange sessions up to each row: (rows,).
+
+    Rows with equal counts have no gap between them: the rule for windows and targets, in training and scoring alike.
+
+    Args:
+        position: (rows,) index of each row's session in the exchange's calendar, ascending.
+        max_gap: most exchange sessions between two neighbouring bars.
+    """
+    gaps = np.zeros(len(position), dtype=np.int64)
+    gaps[1:] = np.cumsum(np.diff(position) > max_gap)
+    return gaps
 
 
 def fit_scaler(features: Array) -> Scaler:
@@ -298,11 +321,10 @@ def _label_part(ends: Rows, actions: Actions, close: Array, cash: npt.NDArray[np
 
 def _usable_ends(position: npt.NDArray[np.intp], *, first_row: int, config: DataConfig) -> tuple[Rows, dict[str, int]]:
     """Last rows of all windows that, with their targets, cross no gap; and how many were dropped for one."""
-    breaks = np.zeros(len(position), dtype=np.int64)
-    breaks[1:] = np.cumsum(np.diff(position) > config.max_gap)
+    gaps = count_gaps(position, config.max_gap)
     ends = np.arange(first_row + config.lookback - 1, len(position) - config.horizon, dtype=np.int64)
-    window_gap = breaks[ends] != breaks[ends - config.lookback + 1]
-    target_gap = ~window_gap & (breaks[ends + config.horizon] != breaks[ends])
+    window_gap = gaps[ends] != gaps[ends - config.lookback + 1]
+    target_gap = ~window_gap & (gaps[ends + config.horizon] != gaps[ends])
     dropped = {"window_gap": int(window_gap.sum()), "target_gap": int(target_gap.sum())}
     return ends[~window_gap & ~target_gap], dropped
 

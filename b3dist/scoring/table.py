@@ -1,0 +1,77 @@
+"""The columns of a score, wherever it goes: a reply, a Parquet file, a part of one."""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import torch
+
+from b3dist.data.schema import ACTIONS
+from b3dist.scoring.forward import Outputs
+
+SCORES: Final = pa.schema(
+    [
+        ("ticker", pa.string()),
+        ("session", pa.date32()),  # the last session seen
+        ("action", pa.string()),  # buy, sell or hold: the most probable
+        ("p_buy", pa.float64()),
+        ("p_sell", pa.float64()),
+        ("p_hold", pa.float64()),
+        ("return_pred", pa.float64()),  # a fraction, over the model's horizon
+        ("price", pa.float64()),  # close of that session, BRL as traded
+        ("price_pred", pa.float64()),  # price x (1 + return_pred)
+        ("release_id", pa.string()),
+        ("model_sha256", pa.string()),
+        ("age_sessions", pa.int32()),  # exchange sessions between `session` and the one asked for
+        ("stale", pa.bool_()),  # older than the scorer's limit
+    ]
+)
+"""One row per scored window."""
+
+
+def tabulate_scores(
+    outputs: Outputs,
+    *,
+    mean: float | npt.NDArray[np.float64],
+    scale: float | npt.NDArray[np.float64],
+    tickers: Sequence[str],
+    sessions: npt.NDArray[np.datetime64],
+    price: npt.NDArray[np.float64],
+    release_id: str,
+    model_sha256: Sequence[str],
+    age_sessions: npt.NDArray[np.int32],
+    stale_after: int,
+) -> pa.Table:
+    """Scores of N windows, with the arithmetic of predictions.parquet.
+
+    Args:
+        outputs: what the models say.
+        mean: of the models' return targets, (N,) or one for all.
+        scale: likewise.
+        tickers: N of them.
+        sessions: (N,) datetime64[D], last sessions seen.
+        price: (N,) BRL.
+        release_id: the release that answers.
+        model_sha256: N of them.
+        age_sessions: (N,).
+        stale_after: exchange sessions beyond which a score is stale.
+    """
+    probabilities = torch.softmax(outputs.logits.to(torch.float64), dim=1).numpy()
+    return_pred = outputs.returns.to(torch.float64).numpy() * scale + mean
+    actions = pa.array(ACTIONS, pa.string()).take(pa.array(probabilities.argmax(axis=1)))
+    columns: list[Any] = [
+        pa.array(tickers, pa.string()),
+        pa.array(sessions, pa.date32()),
+        actions,
+        *(pa.array(np.ascontiguousarray(probabilities[:, action])) for action in range(len(ACTIONS))),
+        pa.array(return_pred),
+        pa.array(price),
+        pa.array(price * (1.0 + return_pred)),
+        pa.repeat(pa.scalar(release_id, pa.string()), len(tickers)),
+        pa.array(model_sha256, pa.string()),
+        pa.array(age_sessions),
+        pa.array(age_sessions > stale_after),
+    ]
+    return pa.Table.from_arrays(columns, schema=SCORES)
