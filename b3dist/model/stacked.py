@@ -43,8 +43,13 @@ def stacked_forward(weights: Weights, windows: Tensor, dropout_masks: Tensor | N
         hidden = torch.sigmoid(output) * torch.tanh(cell)
     if dropout_masks is not None:
         hidden = hidden * dropout_masks
-    return _head(weights, "action_head", hidden), _head(weights, "return_head", hidden).squeeze(2)
+    return apply_heads(weights, hidden)
 
 
-def _head(weights: Weights, name: str, hidden: Tensor) -> Tensor:
-    return torch.baddbmm(weights[f"{name}.bias"][:, None], hidden, weights[f"{name}.weight"].transpose(1, 2))
+def apply_heads(weights: Weights, hidden: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits (K, B, 3) and returns (K, B) of each network's last hidden states (K, B, H), dropout applied."""
+    # One product for both heads: with one column alone, a library may take another kernel for one model than for many.
+    weight = torch.cat([weights["action_head.weight"], weights["return_head.weight"]], dim=1)
+    bias = torch.cat([weights["action_head.bias"], weights["return_head.bias"]], dim=1)
+    outputs = torch.baddbmm(bias[:, None], hidden, weight.transpose(1, 2))
+    return outputs[:, :, :-1], outputs[:, :, -1]

@@ -1,0 +1,343 @@
+"""Fit a stack of assets as one computation: every tensor has a leading K, and a training step loops over no model.
+
+Each model gets what `b3dist.training.trainer` would give it alone: its own weights, rows, draws, loss weights, Adam,
+clipping, schedule, patience and best epoch. Models are ordered by their number of windows, so that those with as many
+windows in a step lie side by side: a step works on slices of the stack, and little is computed for nothing. Models that
+stopped leave the stack once they are more than a tenth of it.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from b3dist.config import Config
+from b3dist.data.schema import ACTIONS
+from b3dist.errors import TrainingError
+from b3dist.model.lstm_mtl import LstmMtl
+from b3dist.model.stacked import Weights, apply_heads, stack_states
+from b3dist.model.stacked_losses import loss_terms
+from b3dist.model.stacked_lstm import PLAIN, last_hidden, last_hidden_at_evaluation, project_rows
+from b3dist.training.fused_data import (
+    Draws,
+    EpochDraws,
+    Randomness,
+    ReturnUnits,
+    StackMember,
+    StackRows,
+    StackWindows,
+    StepPlan,
+)
+from b3dist.training.fused_state import BiasCorrections, Hyperparameters, Layout, StackAdam, Watch, keep_slots
+from b3dist.training.packs import StepSlice, plan_slices
+from b3dist.training.return_unit import ReturnTarget
+from b3dist.training.trainer import EVALUATION_BATCH, EpochRecord, Fit
+
+COMPACT_AT = 0.1
+"""Share of stopped models beyond which the stack is made smaller."""
+
+LSTM_NAMES = ("lstm.weight_ih_l0", "lstm.weight_hh_l0", "lstm.bias_ih_l0", "lstm.bias_hh_l0")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step's inputs for A models."""
+
+    starts: Tensor
+    """(A, B) first row of each window."""
+    masks: Tensor
+    """(A, B, H)."""
+    action: Tensor
+    target: Tensor
+    focal_weights: Tensor
+    squared_weights: Tensor
+    size: Tensor
+    """(A,) float64, windows that are no padding."""
+
+    def part(self, part: StepSlice) -> "Batch":
+        """Of an epoch's batches, each tensor (K, S, B, ...), one step of some models."""
+        wide = {
+            name: tensor[part.span, part.step, : part.width] for name, tensor in vars(self).items() if name != "size"
+        }
+        return Batch(**wide, size=self.size[part.span, part.step])
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A part's windows under the current weights, dropout off; (K,) float64."""
+
+    loss: Tensor
+    macro_f1: Tensor
+    mae: Tensor
+
+
+def fit_stack(
+    members: Sequence[StackMember],
+    *,
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    on_epoch: Callable[[int, EpochRecord], None] | None = None,
+    pool: Executor | None = None,
+) -> list[Fit | TrainingError]:
+    """Train models of one shape as a stack; a model that diverges is an error in its place and harms no other.
+
+    Args:
+        members: assets with their configurations; hidden size, lookback, batch size and features must agree.
+        device: where.
+        dtype: of weights and arithmetic.
+        on_epoch: called with a member's number and its new line of history.
+        pool: threads that draw the next epoch's windows and masks meanwhile.
+
+    Returns:
+        In the order of `members`; fitted models are on the CPU.
+
+    Raises:
+        torch.OutOfMemoryError: the stack does not fit on the device.
+    """
+    if device == "cpu":
+        torch.set_num_threads(1)
+    return StackFitting(members, device=torch.device(device), dtype=dtype, pool=pool).run(on_epoch)
+
+
+class StackFitting:
+    """State of a stack's training; `order` names the member in each slot."""
+
+    def __init__(
+        self, members: Sequence[StackMember], *, device: torch.device, dtype: torch.dtype, pool: Executor | None = None
+    ) -> None:
+        self.order = sorted(range(len(members)), key=lambda number: -len(members[number].data.train))
+        members = [members[number] for number in self.order]
+        self.device, self.dtype = device, dtype
+        self.members = members
+        config: Config = members[0].config
+        self.lookback, self.batch_size = config.data.lookback, config.training.batch_size
+        randomness = [Randomness(member) for member in members]
+        self.return_targets = [
+            ReturnTarget.fit(member.data.train.future_return, member.config.loss.return_unit) for member in members
+        ]
+        self.units = ReturnUnits.of(self.return_targets, device)
+        self.rows = StackRows.of(members, device, dtype)
+        self.train, self.val = (
+            StackWindows.of(members, part, randomness, self.return_targets).to(device) for part in ("train", "val")
+        )
+        self.hyper = Hyperparameters.of([member.config for member in members], device)
+        self.sizes = [len(member.data.train) for member in members]
+        self.plan = StepPlan.of(self.sizes, self.batch_size, device)
+        self.slices = plan_slices(self.sizes, self.batch_size)
+        states = stack_states([source.initial_state for source in randomness])
+        self.layout = Layout(randomness[0].initial_state)
+        weights = self.layout.flatten([tensor.to(device, dtype) for tensor in states.values()])
+        self.adam = StackAdam.of(weights, self.hyper)
+        self.watch = Watch.of(weights)
+        most_steps = self.plan.weight.shape[1] * max(member.config.training.epochs for member in members)
+        self.corrections = BiasCorrections.up_to(most_steps, device)
+        self.loss_sum = torch.zeros(len(members), dtype=torch.float64, device=device)
+        self.draws = Draws(randomness, pool)
+        self.stopped = [False] * len(members)
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """The current weights, each (K, *shape), in the order of the slots."""
+        return self.layout.views(self.adam.weights)
+
+    def run(self, on_epoch: Callable[[int, EpochRecord], None] | None = None) -> list[Fit | TrainingError]:
+        """Train until every model has stopped; see `fit_stack`."""
+        outcomes: dict[int, Fit | TrainingError] = {}
+        history: dict[int, list[EpochRecord]] = {number: [] for number in self.order}
+        epoch = 0
+        while not all(self.stopped):
+            epoch += 1
+            records, ended, errors = self.advance(epoch)
+            for slot, record in records.items():
+                history[self.order[slot]].append(record)
+                if on_epoch is not None:
+                    on_epoch(self.order[slot], record)
+            outcomes |= {self.order[slot]: error for slot, error in errors.items()}
+            outcomes |= self._harvest(ended, history)
+            for slot in (*ended, *errors):
+                self.stopped[slot] = True
+            self._compact()
+        return [outcomes[number] for number in sorted(outcomes)]
+
+    def advance(self, epoch: int) -> tuple[dict[int, EpochRecord], list[int], dict[int, TrainingError]]:
+        """One epoch and what it means: each running slot's line of history, slots that end, slots that diverged."""
+        learning_rate = self.adam.learning_rate.clone()
+        train_loss = self.run_epoch()
+        judged = self.judge(self.val, self.adam.weights)
+        impatient = self.watch.update(judged.loss, epoch, self.adam, self.hyper)
+        over = impatient | (epoch >= self.hyper.epochs)
+        columns = [train_loss, judged.loss, judged.macro_f1, judged.mae, learning_rate, over.to(torch.float64)]
+        table = torch.stack(columns, dim=1).tolist()  # the epoch's only wait for the device
+        records, ended, errors = {}, [], {}
+        for slot, (training, validation, f1, mae, rate, is_over) in enumerate(table):
+            if self.stopped[slot]:
+                continue
+            if not (math.isfinite(training) and math.isfinite(validation)):
+                errors[slot] = TrainingError(
+                    f"{self.members[slot].data.ticker} diverged at epoch {epoch}:"
+                    f" training loss {training}, validation loss {validation}",
+                    hint="lower training.learning_rate or the loss weights",
+                )
+                continue
+            records[slot] = EpochRecord(
+                epoch=epoch,
+                train_loss=training,
+                val_loss=validation,
+                val_macro_f1=f1,
+                val_mae=mae,
+                learning_rate=rate,
+            )
+            if is_over:
+                ended.append(slot)
+        return records, ended, errors
+
+    def run_epoch(self) -> Tensor:
+        """One pass of every model over its draws; mean losses of the steps, (K,) float64, weighted by their windows."""
+        epoch = self._lay_out(self.draws.next(self.plan, self.device, self.dtype))
+        self.loss_sum.zero_()
+        for part in self.slices:
+            self.step(epoch.part(part), part.span)
+        return self.loss_sum / self.plan.num_windows
+
+    def step(self, batch: Batch, span: slice) -> None:
+        """Forward, backward and update of the A models of `span`."""
+        losses, gradient = self.gradient(batch, span)
+        self.adam.step(gradient, span, self.hyper, self.corrections)
+        self.loss_sum[span] += losses * batch.size
+
+    def gradient(self, batch: Batch, span: slice) -> tuple[Tensor, Tensor]:
+        """Losses (A,) and their gradients (A, P)."""
+        leaves = {
+            name: view.detach().requires_grad_() for name, view in self.layout.views(self.adam.weights[span]).items()
+        }
+        lstm = tuple(leaves[name] for name in LSTM_NAMES)
+        assert len(lstm) == 4
+        hidden = last_hidden(self.rows.values[span], batch.starts, lstm, lookback=self.lookback, kernels=PLAIN)
+        logits, returns = apply_heads(leaves, hidden * batch.masks)
+        terms = loss_terms(
+            logits,
+            returns,
+            action=batch.action,
+            target=batch.target,
+            gamma=self.hyper.gamma[span].to(self.dtype),
+            focal_weights=batch.focal_weights,
+            squared_weights=batch.squared_weights,
+        )
+        losses = terms.sum(dim=1)
+        gradients = torch.autograd.grad(losses.sum(), list(leaves.values()))
+        return losses.detach(), self.layout.flatten(gradients)
+
+    @torch.no_grad()
+    def judge(self, windows: StackWindows, flat: Tensor, *, slots: Tensor | None = None) -> Judgement:
+        """Loss and scores of a part under weights flat (K, P), or of some slots of it (K', P)."""
+        if slots is not None:
+            windows = keep_slots(windows, slots)
+            rows, hyper = keep_slots(self.rows, slots), keep_slots(self.hyper, slots)
+            units = keep_slots(self.units, slots)
+        else:
+            rows, hyper, units = self.rows, self.hyper, self.units
+        logits, returns = self.predict(self.layout.views(flat), rows.values, windows.starts)
+        terms = loss_terms(
+            logits.to(torch.float64),
+            returns.to(torch.float64),
+            action=windows.action,
+            target=windows.target,
+            gamma=hyper.gamma,
+            focal_weights=hyper.action_weight[:, None] * windows.share * windows.class_weight,
+            squared_weights=hyper.return_weight[:, None] * windows.share,
+        )
+        fraction = returns.to(torch.float64) * units.scale[:, None] + units.mean[:, None]
+        error = (fraction - windows.future_return).abs() * windows.share
+        macro_f1 = _macro_f1(windows.action, logits.argmax(dim=2), windows.share > 0)
+        return Judgement(_sum_windows(terms), macro_f1, _sum_windows(error))
+
+    def predict(self, weights: Weights, rows: Tensor, starts: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (K, N, 3) and returns (K, N) of windows of rows (K, R, F) beginning at starts (K, N), dropout off."""
+        weight_ih, weight_hh, bias_ih, bias_hh = (weights[name] for name in LSTM_NAMES)
+        projected = project_rows(rows, weight_ih, bias_ih, bias_hh)
+        parts = [
+            apply_heads(weights, last_hidden_at_evaluation(projected, chunk, weight_hh, lookback=self.lookback))
+            for chunk in torch.split(starts, EVALUATION_BATCH, dim=1)
+        ]
+        return torch.cat([logits for logits, _ in parts], dim=1), torch.cat([returns for _, returns in parts], dim=1)
+
+    def _lay_out(self, draws: EpochDraws) -> Batch:
+        """An epoch's batches, each tensor (K, S, ...)."""
+        shape = draws.index.shape
+        flat = draws.index.view(shape[0], -1)
+        names = ("starts", "action", "target", "class_weight", "importance")
+        columns = {name: getattr(self.train, name).gather(1, flat).view(shape) for name in names}
+        focal_weights = self.hyper.action_weight[:, None, None] * self.plan.weight * columns["class_weight"]
+        squared_weights = self.hyper.return_weight[:, None, None] * self.plan.weight * columns["importance"]
+        return Batch(
+            starts=columns["starts"],
+            masks=draws.masks,
+            action=columns["action"],
+            target=columns["target"].to(self.dtype),
+            focal_weights=focal_weights.to(self.dtype),
+            squared_weights=squared_weights.to(self.dtype),
+            size=self.plan.size,
+        )
+
+    def _harvest(self, ended: Sequence[int], history: dict[int, list[EpochRecord]]) -> dict[int, Fit]:
+        """The finished models of the slots that ended, by member."""
+        if not ended:
+            return {}
+        slots = torch.tensor(ended, device=self.device)
+        kept = self.watch.best_weights.index_select(0, slots)
+        train_loss = self.judge(self.train, kept, slots=slots).loss.tolist()
+        best_loss = self.watch.best_loss.index_select(0, slots).tolist()
+        best_epoch = self.watch.best_epoch.index_select(0, slots).tolist()
+        weights = {name: tensor.float().cpu() for name, tensor in self.layout.views(kept).items()}
+        fits = {}
+        for place, slot in enumerate(ended):
+            model = LstmMtl(self.rows.values.shape[2], self.members[slot].config.model)
+            model.load_state_dict({name: tensor[place].clone() for name, tensor in weights.items()})
+            fits[self.order[slot]] = Fit(
+                model=model,
+                return_target=self.return_targets[slot],
+                history=history[self.order[slot]],
+                best_epoch=int(best_epoch[place]),
+                train_loss=train_loss[place],
+                val_loss=best_loss[place],
+            )
+        return fits
+
+    def _compact(self) -> None:
+        """Leave out the stopped models once they are many."""
+        kept = [slot for slot, stopped in enumerate(self.stopped) if not stopped]
+        if not kept or len(kept) > (1 - COMPACT_AT) * len(self.stopped):
+            return
+        slots = torch.tensor(kept, device=self.device)
+        for name in ("rows", "train", "val", "hyper", "plan", "units", "adam", "watch"):
+            setattr(self, name, keep_slots(getattr(self, name), slots))
+        self.loss_sum = self.loss_sum.index_select(0, slots)
+        self.draws.keep(kept)
+        for name in ("order", "sizes", "members", "return_targets", "stopped"):
+            setattr(self, name, [getattr(self, name)[slot] for slot in kept])
+        self.slices = plan_slices(self.sizes, self.batch_size)
+
+
+def _sum_windows(values: Tensor) -> Tensor:
+    """Sums over the windows, (K,), of values (K, N): in chunks of a fixed size, so that padding changes no bit."""
+    num_chunks = -(-values.shape[1] // EVALUATION_BATCH)
+    padded = torch.nn.functional.pad(values, (0, num_chunks * EVALUATION_BATCH - values.shape[1]))
+    chunks = padded.view(len(values), num_chunks, EVALUATION_BATCH).sum(dim=2)
+    total = chunks[:, 0].clone()
+    for chunk in range(1, num_chunks):
+        total += chunks[:, chunk]
+    return total
+
+
+def _macro_f1(truth: Tensor, predicted: Tensor, valid: Tensor) -> Tensor:
+    """Macro F1 over the classes present in truth or prediction, (K,) float64; arguments (K, N)."""
+    classes = torch.arange(len(ACTIONS), device=truth.device)
+    true = (truth[:, :, None] == classes) & valid[:, :, None]
+    called = (predicted[:, :, None] == classes) & valid[:, :, None]
+    hits = (true & called).sum(dim=1).to(torch.float64)
+    total = (true.sum(dim=1) + called.sum(dim=1)).to(torch.float64)
+    f1 = torch.where(total > 0, 2.0 * hits / total.clamp(min=1), 0.0)
+    return f1.sum(dim=1) / (total > 0).sum(dim=1)
