@@ -11,6 +11,7 @@ B3distError              message says what, where, expected and got; `hint` says
 ├── DownloadError        B3's address did not deliver the file
 ├── RunError             a run is absent, damaged or in use
 ├── ReleaseError         a release is absent, damaged or may not be promoted
+├── ServingError         the endpoint cannot be started
 ├── StorageError         a file could not be written (disk full, not writable)
 └── TrainingError        fitting an asset failed (diverged)
 """
@@ -95,6 +96,10 @@ class RunError(B3distError):
 
 class ReleaseError(B3distError):
     """A release is absent, damaged or may not be promoted."""
+
+
+class ServingError(B3distError):
+    """The endpoint cannot be started."""
 
 
 class StorageError(B3distError):
