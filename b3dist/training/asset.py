@@ -133,11 +133,15 @@ def evaluate_predictions(predictions: pa.Table, name: str, horizon: int) -> dict
 
 def loss_metrics(fit: Fit) -> dict[str, Any]:
     """The overfitting figures of metrics.json: losses of the kept weights over every window, dropout off."""
+    gap = ratio = None
+    if fit.train_loss is not None and fit.val_loss is not None:
+        gap = fit.val_loss - fit.train_loss
+        ratio = fit.val_loss / fit.train_loss if fit.train_loss > 0 else None
     return {
         "train_loss": fit.train_loss,
         "val_loss": fit.val_loss,
-        "overfit_gap": fit.val_loss - fit.train_loss,
-        "overfit_ratio": fit.val_loss / fit.train_loss if fit.train_loss > 0 else None,
+        "overfit_gap": gap,
+        "overfit_ratio": ratio,
         "best_epoch": fit.best_epoch,
         "epochs": len(fit.history),
     }
@@ -165,5 +169,7 @@ def describe(data: AssetData, fit: Fit, config: Config, *, lake_manifest_hash: s
 
 def _describe_split(data: AssetData, name: str) -> dict[str, Any]:
     part = data.part(name)
+    if len(part) == 0:  # of an asset of a pooled run only
+        return {"first": None, "last": None, "num_windows": 0, "actions": count_actions(part.action)}
     first, last = (str(data.sessions[row].astype("datetime64[D]")) for row in (part.ends[0], part.ends[-1]))
     return {"first": first, "last": last, "num_windows": len(part), "actions": count_actions(part.action)}

@@ -5,7 +5,9 @@ worker seconds at its first step, and its bookkeeping four times the arithmetic 
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,6 +37,22 @@ class FlatAdam:
         self._mean = torch.zeros_like(weights)
         self._square = torch.zeros_like(weights)
         self._steps = 0
+
+    def state(self) -> dict[str, Any]:
+        """A copy of what a later process needs to go on exactly as this one would."""
+        return {
+            "mean": self._mean.cpu().clone(),
+            "square": self._square.cpu().clone(),
+            "steps": self._steps,
+            "learning_rate": self.learning_rate,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` returned."""
+        self._mean.copy_(state["mean"])
+        self._square.copy_(state["square"])
+        self._steps = state["steps"]
+        self.learning_rate = state["learning_rate"]
 
     @torch.no_grad()
     def step(self) -> None:

@@ -25,7 +25,11 @@ def judge_part(
         targets allowed for by horizon - 1 autocovariances and the factor of Harvey, Leybourne and Newbold 1997);
         None where undefined. beats_persistence: p_value below 0.05. suspicious: |IC| above 0.5, the sign of a leak.
     """
-    gain = np.square(y_return) - np.square(y_return - return_pred)
+    return judge_gain(np.square(y_return) - np.square(y_return - return_pred), horizon=horizon, ic=ic)
+
+
+def judge_gain(gain: npt.NDArray[np.float64], *, horizon: int, ic: float | None) -> dict[str, Any]:
+    """The same from what the predictions gain on persistence per session: (n,) squared errors saved, ascending."""
     p_value = _diebold_mariano(gain, horizon)
     return {
         "p_value": p_value,

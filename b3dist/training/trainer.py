@@ -52,9 +52,9 @@ class Fit:
     return_target: ReturnTarget
     history: list[EpochRecord]
     best_epoch: int
-    train_loss: float
-    """Loss of the best epoch over every training window, dropout off, not resampled."""
-    val_loss: float
+    train_loss: float | None
+    """Loss of the best epoch over every training window, dropout off, not resampled; None: there are none."""
+    val_loss: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
