@@ -24,7 +24,15 @@ def smoke() -> Config:
     return Config(data=DataConfig(min_sessions=300), training=TrainingConfig(epochs=3))
 
 
-RECIPES: dict[str, Callable[[], Config]] = {"card": card, "outcome": outcome, "smoke": smoke}
+def pooled() -> Config:
+    """One model over all assets: the card's, but with features that compare across assets and larger batches."""
+    return Config(
+        data=DataConfig(feature_set="v2", min_sessions=250),
+        training=TrainingConfig(batch_size=512),
+    )
+
+
+RECIPES: dict[str, Callable[[], Config]] = {"card": card, "outcome": outcome, "smoke": smoke, "pooled": pooled}
 
 
 def recipe(name: str) -> Config:

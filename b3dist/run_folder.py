@@ -16,7 +16,7 @@ import secrets
 import shutil
 import socket
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -41,6 +41,8 @@ class RunSettings:
     created_at: str
     versions: Mapping[str, str]
     kind: str = "fleet"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """What else runs of this kind must know to go on."""
 
     def to_dict(self) -> dict[str, Any]:
         """What config.json holds, besides the run's id."""
@@ -53,6 +55,7 @@ class RunSettings:
             "lake_manifest_hash": self.lake_manifest_hash,
             "tickers": list(self.tickers),
             "versions": dict(self.versions),
+            "options": dict(self.options),
         }
 
 
@@ -124,6 +127,7 @@ class RunFolder:
             created_at=content["created_at"],
             versions=content["versions"],
             kind=content["kind"],
+            options=content.get("options", {}),
         )
         return cls(path, settings)
 

@@ -10,6 +10,7 @@ from b3dist.cli.demo import demo
 from b3dist.cli.download import download
 from b3dist.cli.fleet import fleet
 from b3dist.cli.ingest import ingest
+from b3dist.cli.pooled import pooled
 from b3dist.cli.report import report
 from b3dist.cli.runs import runs_app
 from b3dist.cli.simulate import simulate
@@ -48,6 +49,7 @@ app.command(epilog="Example: b3dist check --lake lake --examples 5")(check)
 app.command(epilog="Example: b3dist train PETR4 --lake lake --out models --set training.epochs=3")(train)
 app.command(epilog="Example: b3dist report --runs runs")(report)
 app.command(epilog="Example: b3dist fleet --lake lake --runs runs --tickers PETR4,VALE3")(fleet)
+app.command(epilog="Example: b3dist pooled --lake lake --runs runs --workers 2")(pooled)
 app.add_typer(runs_app)
 
 

@@ -13,7 +13,7 @@ from b3dist.recipes import recipe
 
 LakeOption = Annotated[Path, typer.Option("--lake", help="The lake's folder.")]
 RunsOption = Annotated[Path, typer.Option("--runs", help="Folder of all runs.")]
-Recipe = Annotated[str, typer.Option("--recipe", help="Named configuration: card, outcome or smoke.")]
+Recipe = Annotated[str, typer.Option("--recipe", help="Named configuration: card, outcome, smoke or pooled.")]
 RecipeFile = Annotated[Path | None, typer.Option("--recipe-file", help="YAML with settings, laid over the recipe.")]
 Overrides = Annotated[
     list[str] | None,

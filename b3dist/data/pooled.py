@@ -116,7 +116,7 @@ def pool_histories(
     config = with_calendar_cut(histories, config)
     left_out = dict(skipped or {})
     drafts = []
-    for history in histories:
+    for history in sorted(histories, key=lambda history: history.ticker):
         try:
             drafts.append(_Draft.of(history, config))
         except InsufficientDataError as error:

@@ -9,7 +9,6 @@ import contextlib
 import os
 import shutil
 import socket
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from b3dist.distributed.assignments import Assignments
 from b3dist.distributed.cluster import connected, num_workers_for
+from b3dist.distributed.fit_thread import FitThread
 from b3dist.distributed.ledger import Event
 from b3dist.distributed.orphans import wait_for_orphans
 from b3dist.distributed.summary import FleetProgress, summarise
@@ -146,7 +146,7 @@ class _Drive:
         coordinator = start_coordinator(
             self._run.settings.tickers, ledger_path=self._run.ledger, assets_dir=self._run.assets
         )
-        fit = _FitThread(self._make_trainer(ray, coordinator, storage))
+        fit = FitThread(self._make_trainer(ray, coordinator, storage))
         fit.start()
         try:
             if self._options.tracking:
@@ -207,21 +207,6 @@ class _Drive:
                 f"{least} workers asked for, but this machine holds {possible}", hint=f"--workers {possible} or less"
             )
         return (least, most) if isinstance(self._options.workers, tuple) and least < most else most
-
-
-class _FitThread(threading.Thread):
-    """`fit` in the background; its error, if any, is kept for the main thread."""
-
-    def __init__(self, trainer: Any) -> None:
-        super().__init__(name="ray-train-fit", daemon=True)
-        self._trainer = trainer
-        self.error: BaseException | None = None
-
-    def run(self) -> None:
-        try:
-            self._trainer.fit()
-        except BaseException as error:  # noqa: BLE001  also the SystemExit that ray.shutdown causes
-            self.error = error
 
 
 class _Watch:

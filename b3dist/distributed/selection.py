@@ -1,11 +1,12 @@
-"""Which assets a new fleet run covers, in which order, and under which settings."""
+"""Which assets a new run covers, in which order, and under which settings."""
 
 import difflib
 import importlib.metadata
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from b3dist import __version__
 from b3dist.config import Config
@@ -16,14 +17,24 @@ from b3dist.run_folder import RunFolder, RunSettings
 _VERSIONED = ("ray", "torch", "numpy", "pandas", "pyarrow", "scikit-learn", "mlflow")
 
 
-def new_run(lake: Lake, runs: Path, config: Config, *, tickers: Sequence[str] | None = None) -> RunFolder:
-    """Make the folder of a new fleet run over some or all assets of a lake.
+def new_run(
+    lake: Lake,
+    runs: Path,
+    config: Config,
+    *,
+    tickers: Sequence[str] | None = None,
+    kind: str = "fleet",
+    options: Mapping[str, Any] | None = None,
+) -> RunFolder:
+    """Make the folder of a new run over some or all assets of a lake.
 
     Args:
         lake: opened.
         runs: folder of all runs; made if absent.
         config: complete.
         tickers: some assets; None for all of the lake.
+        kind: what sort of run it is.
+        options: what else such a run must know to go on.
 
     Raises:
         ConfigError: a ticker is not in the lake.
@@ -41,6 +52,8 @@ def new_run(lake: Lake, runs: Path, config: Config, *, tickers: Sequence[str] | 
             "b3dist": __version__,  # not asked of the installation: on a cluster b3dist need not be installed
             **{name: importlib.metadata.version(name) for name in _VERSIONED},
         },
+        kind=kind,
+        options=options or {},
     )
     return RunFolder.create(runs, settings)
 

@@ -54,11 +54,8 @@ def make_trainer(
     )
 
 
-class FleetTrainer(DataParallelTrainer):  # type: ignore[misc]  # Ray ships no type hints
-    """Ray Train's trainer for independent workers.
-
-    Not TorchTrainer: the workers share nothing, and a process group that nobody uses can still fail.
-    """
+class LeanTrainer(DataParallelTrainer):  # type: ignore[misc]  # Ray ships no type hints
+    """Ray Train's trainer without the helper processes that nobody here uses."""
 
     def __init__(self, *args: Any, private_cluster: bool, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -75,6 +72,13 @@ class FleetTrainer(DataParallelTrainer):  # type: ignore[misc]  # Ray ships no t
         if self._private_cluster and type(kwargs["scaling_policy"]) is FixedScalingPolicy:
             kwargs["scaling_policy"] = _WithoutAutoscaler(self.scaling_config)
         return super()._initialize_and_run_controller(**kwargs)
+
+
+class FleetTrainer(LeanTrainer):
+    """Ray Train's trainer for independent workers.
+
+    Not TorchTrainer: the workers share nothing, and a process group that nobody uses can still fail.
+    """
 
 
 class _WithoutAutoscaler(FixedScalingPolicy):  # type: ignore[misc]

@@ -246,14 +246,14 @@ class PooledFitting:
         into[:-1], into[-1] = self.gradient, loss.detach()
 
     def _generator(self, *key: int) -> torch.Generator:
-        """What an epoch's windows, or a micro-batch's masks, are drawn from: nothing depends on what was drawn before."""
+        """What an epoch's windows or a micro-batch's masks are drawn from, independent of what was drawn before."""
         name = ":".join(map(str, (self.config.seed, POOLED, *key)))
         digest = hashlib.sha256(name.encode()).digest()
         return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
 
 def fit_return_targets(data: PooledData, config: Config) -> tuple[ReturnTarget, list[ReturnTarget]]:
-    """The returns' map into the trained unit, over all assets and for each: its own where its features have their own."""
+    """The returns' map into the trained unit: over all assets, and of each; its own if its features have their own."""
     unit = config.loss.return_unit
     pooled = ReturnTarget.fit(data.train.future_return, unit)
     own = [

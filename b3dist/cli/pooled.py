@@ -1,0 +1,201 @@
+"""`b3dist pooled`: one model over all assets of a lake, data-parallel on Ray."""
+
+import contextlib
+import dataclasses
+import shlex
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.table import Table
+
+from b3dist.cli.fleet import Address, LakeOrStored, Mlflow, Resume, Tickers, TrackingUri
+from b3dist.cli.options import (
+    DEFAULT_LAKE,
+    DEFAULT_RUNS,
+    FromSession,
+    Overrides,
+    RecipeFile,
+    RunsOption,
+    Seed,
+    ToSession,
+    build_config,
+)
+from b3dist.cli.output import Answer, Debug, Json, answers
+from b3dist.config import Config
+from b3dist.errors import ConfigError
+
+if TYPE_CHECKING:
+    from b3dist.distributed.pooled import Epochs
+    from b3dist.run_folder import RunFolder
+
+_LINE_EVERY_S = 5.0
+
+
+@answers
+def pooled(
+    lake: LakeOrStored = None,
+    runs: RunsOption = DEFAULT_RUNS,
+    tickers: Tickers = None,
+    min_sessions: Annotated[int | None, typer.Option(help="Leave out shorter histories (default 250).")] = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", help="Processes that share each step (default: all cores).")
+    ] = None,
+    gpus_per_worker: Annotated[float, typer.Option("--gpus-per-worker", help="GPUs per worker; 0: CPUs.")] = 0.0,
+    storage: Annotated[
+        str | None,
+        typer.Option("--storage", help="Folder or s3:// address of the checkpoints (default: in the run's folder)."),
+    ] = None,
+    resume: Resume = None,
+    address: Address = None,
+    tracking_uri: TrackingUri = None,
+    mlflow: Mlflow = True,
+    recipe: Annotated[str | None, typer.Option("--recipe", help="Named configuration (default: pooled).")] = None,
+    recipe_file: RecipeFile = None,
+    overrides: Overrides = None,
+    seed: Seed = None,
+    from_session: FromSession = None,
+    to_session: ToSession = None,
+    json_output: Json = False,
+    debug: Debug = False,
+) -> Answer:
+    """Train one model over all assets of a lake, data-parallel on Ray: one run, which can be resumed."""
+    from b3dist.distributed.pooled import PooledOptions, drive_pooled
+
+    options = PooledOptions(
+        workers=workers,
+        gpus_per_worker=gpus_per_worker,
+        address=address,
+        tracking=mlflow,
+        tracking_uri=tracking_uri,
+        debug=debug,
+    )
+    given = [tickers, storage, recipe, recipe_file, overrides, seed, from_session, to_session, min_sessions]
+    if resume is not None:
+        run = _resumed(runs, resume, lake, unchanged=all(option is None for option in given))
+    else:
+        config = build_config(
+            recipe or "pooled",
+            recipe_file=recipe_file,
+            overrides=overrides,
+            seed=seed,
+            from_session=from_session,
+            to_session=to_session,
+            min_sessions=min_sessions,
+        )
+        run = _new(lake or DEFAULT_LAKE, runs, config, tickers=tickers, storage=storage)
+    try:
+        with _progress(run.settings.config.training.epochs) as show:
+            summary = drive_pooled(run, options, on_progress=show)
+    except KeyboardInterrupt:
+        command = ["b3dist", "pooled", "--lake", str(run.settings.lake), "--runs", str(runs), "--resume", run.run_id]
+        raise KeyboardInterrupt(f"resume with: {shlex.join(command)}") from None
+    return _answer(run.path, summary)
+
+
+def _new(lake: Path, runs: Path, config: Config, *, tickers: str | None, storage: str | None) -> "RunFolder":
+    from b3dist.data.lake import Lake
+    from b3dist.distributed.pooled import KIND, STORAGE_OPTION
+    from b3dist.distributed.selection import new_run
+
+    wanted = [name.strip().upper() for name in tickers.split(",") if name.strip()] if tickers is not None else None
+    if storage is not None and "://" not in storage:
+        storage = str(Path(storage).resolve())
+    options = {STORAGE_OPTION: storage} if storage is not None else {}
+    return new_run(Lake(lake), runs, config, tickers=wanted, kind=KIND, options=options)
+
+
+def _resumed(runs: Path, run_id: str, lake: Path | None, *, unchanged: bool) -> "RunFolder":
+    from b3dist.data.lake import Lake
+    from b3dist.run_folder import RunFolder
+
+    if not unchanged:
+        raise ConfigError(
+            "--resume goes on with a run's own settings; others were given too",
+            hint="leave them out to resume, or start a new run",
+        )
+    run = RunFolder.open(runs, run_id)
+    opened = Lake(lake or run.settings.lake)
+    run.require_same(config=run.settings.config, lake_manifest_hash=opened.manifest_hash)
+    run.settings = dataclasses.replace(run.settings, lake=opened.path.resolve())
+    return run
+
+
+@contextlib.contextmanager
+def _progress(most_epochs: int) -> Iterator[Any]:
+    """Yield what `drive_pooled` calls with all epochs so far: a bar on a terminal, a line now and then otherwise."""
+    print("starting Ray (about 15 s)", file=sys.stderr, flush=True)
+    console = Console(stderr=True, highlight=False)
+    if not console.is_terminal:
+        yield _LinePrinter(most_epochs).show
+        return
+    columns = (TextColumn("pooled"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[detail]}"))
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("pooled", total=most_epochs, detail="starting workers")
+        yield lambda epochs: bar.update(task, completed=len(epochs), detail=_describe(epochs))
+
+
+class _LinePrinter:
+    """Prints a line when an epoch was done, but not more often than every few seconds."""
+
+    def __init__(self, most_epochs: int) -> None:
+        self._most_epochs = most_epochs
+        self._last_line = 0.0
+        self._shown = 0
+
+    def show(self, epochs: "Epochs") -> None:
+        now = time.monotonic()
+        if len(epochs) == self._shown or now - self._last_line < _LINE_EVERY_S:
+            return
+        self._last_line, self._shown = now, len(epochs)
+        print(f"pooled: epoch {len(epochs)} of at most {self._most_epochs}: {_describe(epochs)}", file=sys.stderr)
+
+
+def _describe(epochs: "Epochs") -> str:
+    last = epochs[-1]
+    speed = last["num_train_windows"] / max(last["seconds"], 1e-9)
+    return f"validation loss {last['val_loss']:.4f}, {speed:,.0f} windows/s"
+
+
+def _answer(path: Path, summary: dict[str, Any]) -> Answer:
+    totals = summary["totals"]
+    names = ("trained", "skipped", "failed", "windows_trained", "train_seconds", "wall_seconds")
+    payload = {
+        "run_id": summary["run_id"],
+        "path": str(path),
+        "metrics": summary["metrics"],
+        **{name: totals[name] for name in names},
+        **summary["pooled"],
+    }
+    return Answer(payload=payload, show=lambda console: _show(console, path, summary))
+
+
+def _show(console: Console, path: Path, summary: dict[str, Any]) -> None:
+    totals, metrics, speed = summary["totals"], summary["metrics"], summary["pooled"]
+    evaluated = f"{totals['trained'] + totals['already_done']} assets evaluated, {totals['skipped']} left out"
+    title = f"{summary['run_id']}: {evaluated}, kept epoch {metrics['best_epoch']} of {metrics['epochs']}"
+    table = Table(title=title, box=None)
+    for heading in ("part", "metric", "model", "baseline"):
+        table.add_column(heading, justify="left" if heading in ("part", "metric") else "right")
+    for part in ("val", "test"):
+        found = metrics[part]
+        majority, persistence = found["baselines"]["majority"], found["baselines"]["persistence"]
+        rows = [
+            ("accuracy", found["accuracy"], majority["accuracy"]),
+            ("macro F1", found["macro_f1"], majority["macro_f1"]),
+            ("return RMSE", found["return"]["rmse"], persistence["return"]["rmse"]),
+            ("return IC, mean over assets", found["mean_over_assets"]["ic"], None),
+        ]
+        for name, model, baseline in rows:
+            table.add_row(part, name, *("-" if value is None else f"{value:.4f}" for value in (model, baseline)))
+    console.print(table)
+    console.print("baselines: most frequent action; predict no change")
+    if speed["windows_per_s"]:
+        share = f"{speed['all_reduce_share']:.0%} of it exchanging gradients"
+        console.print(f"{speed['windows_per_s']:,.0f} windows/s with {speed['workers']} workers, {share}")
+    console.print(str(path), markup=False, soft_wrap=True)
