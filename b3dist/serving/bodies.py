@@ -1,12 +1,12 @@
 """Request bodies: JSON strictly by schema, Arrow streams strictly by column; nothing in them can crash the server."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
 from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
 
@@ -70,17 +70,19 @@ def parse_json[M: BaseModel](body: bytes, model: type[M]) -> M:
     try:
         return model.model_validate_json(body)
     except ValidationError as error:
-        raise refusal_of(error.errors(include_url=False, include_input=False, include_context=False)[0]) from None
+        detail = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        raise refusal_of(detail["loc"], detail["msg"]) from None
 
 
-def refusal_of(detail: ErrorDetails) -> Refusal:
-    """What a schema has to say against a value."""
-    path = [str(part) for part in detail["loc"]]
-    rows = [part for part in detail["loc"] if isinstance(part, int)]
-    field = ".".join(path)
-    facts = {"field": field, **({"row": rows[-1]} if rows else {})} if field else {}
-    message = f"{field}: {detail['msg']}" if field else detail["msg"]
-    return Refusal(422, _visible(message), hint="the schema of this route is at /docs", facts=facts)
+def refusal_of(location: Sequence[str | int], complaint: str) -> Refusal:
+    """What a schema has to say against the value at a location."""
+    field = _visible(".".join(str(part) for part in location))
+    rows = [part for part in location if isinstance(part, int)]
+    facts: dict[str, Any] = {"field": field} if field else {}
+    if rows:
+        facts["row"] = rows[-1]
+    message = _visible(f"{field}: {complaint}" if field else complaint)
+    return Refusal(422, message, hint="the schema of this route is at /docs", facts=facts)
 
 
 def bars_of_json(request: ScoreRequest) -> dict[str, BarColumns]:

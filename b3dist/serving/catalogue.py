@@ -1,0 +1,135 @@
+"""What is served, with what many requests ask of it worked out once per release and lake."""
+
+import difflib
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
+from typing import Self
+
+import numpy as np
+
+from b3dist.serving.holder import Holder, Serving
+from b3dist.serving.limits import MAX_TICKER_LENGTH
+from b3dist.serving.problems import Refusal
+
+
+@dataclass(frozen=True, kw_only=True)
+class Span:
+    """An asset's sessions in the lake."""
+
+    first: date
+    last: date
+    num_sessions: int
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Catalogue:
+    """One `Serving` and what follows from it. A request takes it once, so that its answer is of one release."""
+
+    serving: Serving
+    spans: Mapping[str, Span]
+    """Of every ticker in the lake."""
+
+    @classmethod
+    def of(cls, serving: Serving) -> Self:
+        """Read what is needed from the lake's index."""
+        table = serving.lake.tickers()
+        columns = (table[name].dt.date for name in ("first_session", "last_session"))
+        spans = {
+            ticker: Span(first=first, last=last, num_sessions=int(count))
+            for ticker, first, last, count in zip(table["ticker"], *columns, table["num_sessions"], strict=True)
+        }
+        return cls(serving=serving, spans=spans)
+
+    @property
+    def release_id(self) -> str:
+        """The release every answer names."""
+        return self.serving.release.release_id
+
+    @functools.cached_property
+    def model_card(self) -> str:
+        """Markdown.
+
+        Raises:
+            Refusal: 404, the release's folder no longer has it.
+        """
+        try:
+            return self.serving.release.card
+        except OSError as error:
+            raise Refusal(
+                404, f"the model card of release {self.release_id} cannot be read: {error.strerror}"
+            ) from None
+
+    def resolve(self, as_of: date | None) -> date:
+        """The exchange session that a question means: the last at or before `as_of`, or the newest.
+
+        Raises:
+            Refusal: 422, the lake begins later.
+        """
+        calendar = self.serving.scorer.calendar
+        stop = len(calendar)
+        if as_of is not None:
+            stop = int(np.searchsorted(calendar, np.datetime64(as_of), side="right"))
+        if stop == 0:
+            raise Refusal(
+                422,
+                f"as_of is {as_of}, and the lake's first session is {calendar[0]}",
+                hint="ask for a later session",
+                facts={"field": "as_of"},
+            )
+        session: date = calendar[stop - 1].astype(object)
+        return session
+
+    def require(self, ticker: str) -> None:
+        """Refuse a ticker that the release has no model of.
+
+        Raises:
+            Refusal: 404 with similar names, if there are any.
+        """
+        if ticker in self.serving.release.assets:
+            return
+        nearest = difflib.get_close_matches(ticker[:MAX_TICKER_LENGTH].upper(), self.serving.release.assets, n=3)
+        raise Refusal(
+            404,
+            f"release {self.release_id} has no model of {ticker[:MAX_TICKER_LENGTH]!r}",
+            hint=f"did you mean {', '.join(nearest)}?" if nearest else "GET /v1/assets lists every ticker there is",
+            facts={"ticker": ticker[:MAX_TICKER_LENGTH], "nearest": nearest},
+        )
+
+    def example_ticker(self) -> str:
+        """A ticker to show in examples: one that trades now and has the longest history."""
+        newest = self.resolve(None)
+
+        def rank(ticker: str) -> tuple[bool, int]:
+            span = self.spans.get(ticker)
+            return (False, 0) if span is None else (span.last == newest, span.num_sessions)
+
+        return max(self.serving.release.assets, key=rank)
+
+
+class Catalogues:
+    """The catalogue of whatever the holder serves now."""
+
+    def __init__(self, holder: Holder) -> None:
+        self.holder = holder
+        self._last: Catalogue | None = None
+
+    def current(self) -> Catalogue:
+        """Read the holder's reference, once.
+
+        Raises:
+            Refusal: 503, nothing is warm yet.
+        """
+        serving = self.holder.current
+        if serving is None:
+            why = self.holder.last_error
+            raise Refusal(
+                503,
+                f"no release is ready: {why}" if why else "the release is still being loaded",
+                hint="GET /readyz answers 200 once one is",
+            )
+        last = self._last
+        if last is None or last.serving is not serving:
+            last = self._last = Catalogue.of(serving)
+        return last
