@@ -11,6 +11,7 @@ from b3dist.cli.download import download
 from b3dist.cli.fleet import fleet
 from b3dist.cli.ingest import ingest
 from b3dist.cli.pooled import pooled
+from b3dist.cli.release import release_app
 from b3dist.cli.report import report
 from b3dist.cli.runs import runs_app
 from b3dist.cli.simulate import simulate
@@ -51,6 +52,7 @@ app.command(epilog="Example: b3dist report --runs runs")(report)
 app.command(epilog="Example: b3dist fleet --lake lake --runs runs --tickers PETR4,VALE3")(fleet)
 app.command(epilog="Example: b3dist pooled --lake lake --runs runs --workers 2")(pooled)
 app.add_typer(runs_app)
+app.add_typer(release_app)
 
 
 def main() -> None:

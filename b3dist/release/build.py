@@ -4,7 +4,9 @@ import hashlib
 import io
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,15 +15,30 @@ import pyarrow.parquet as pq
 
 from b3dist.data.exchange import b3_sessions
 from b3dist.errors import ReleaseError
+from b3dist.release.card import render_card
 from b3dist.release.manifest import SCHEMA_VERSION, serialise_groups, stack_models
 from b3dist.release.parts import AssetPart, last_test_session, part_of_bundle, part_of_release
-from b3dist.release.released import PREDICTIONS, WEIGHTS, Release
+from b3dist.release.refit import Progress, refit_parts
+from b3dist.release.released import CARD, PREDICTIONS, WEIGHTS, Release
 from b3dist.release.store import ReleaseStore
 from b3dist.run_folder import RunFolder, is_driven
 from b3dist.training.bundle import library_versions
 
 
-def create_release(store: ReleaseStore, run: RunFolder, *, carry_over: bool = True) -> Release:
+@dataclass(frozen=True, kw_only=True)
+class Refitting:
+    """That a release is to serve weights trained on all rows, and how to train them."""
+
+    lake: Path | None = None
+    """None: the run's own."""
+    workers: int | None = None
+    """Processes; None: one per core."""
+    on_progress: Progress = lambda _done, _total: None
+
+
+def create_release(
+    store: ReleaseStore, run: RunFolder, *, refit: Refitting | None = None, carry_over: bool = True
+) -> Release:
     """Release the best weights of every asset that a run trained.
 
     What the release needs of the run is copied, so the run may be pruned afterwards.
@@ -29,19 +46,31 @@ def create_release(store: ReleaseStore, run: RunFolder, *, carry_over: bool = Tr
     Args:
         store: where to.
         run: a run that nobody drives any more.
+        refit: serve weights trained on all rows; None: the evaluated ones.
         carry_over: keep the champion's model of each asset that the run has no model of.
 
     Raises:
-        ReleaseError: the run is still going on, or trained nothing.
+        ReleaseError: the run is still going on or trained nothing, or nothing could be refitted.
         RunError: a bundle is incomplete or damaged.
+        LakeError: the lake to refit on is not there.
         StorageError: disk full or not writable; nothing is left.
     """
     parts = collect_run(run)
     carried: list[AssetPart] = []
-    aliases = store.aliases()
-    if carry_over and "champion" in aliases:
+    if carry_over and "champion" in store.aliases():
         carried = collect_carried(store.open("champion"), parts)
-    return store.open(write_release(store, run, [*parts, *carried]))
+    refitted: dict[str, Any] = {"refit": False, "refit_lake_manifest_hash": None, "refit_failed": {}}
+    if refit is not None:
+        result = refit_parts(
+            parts, refit.lake or run.settings.lake, workers=refit.workers, on_progress=refit.on_progress
+        )
+        parts = result.parts
+        refitted = {
+            "refit": True,
+            "refit_lake_manifest_hash": result.lake_manifest_hash,
+            "refit_failed": dict(result.failed),
+        }
+    return store.open(write_release(store, run, [*parts, *carried], refitted))
 
 
 def collect_run(run: RunFolder) -> list[AssetPart]:
@@ -77,29 +106,43 @@ def collect_carried(champion: Release, parts: Sequence[AssetPart]) -> list[Asset
     return carried
 
 
-def write_release(store: ReleaseStore, run: RunFolder, parts: Sequence[AssetPart]) -> str:
+def write_release(store: ReleaseStore, run: RunFolder, parts: Sequence[AssetPart], refitted: Mapping[str, Any]) -> str:
     """Commit the parts as one release and return its id."""
     ordered = sorted(parts, key=lambda part: part.ticker)
     groups, models, described = stack_models(ordered)
-    newest = max(last_test_session(part) for part in ordered if not part.facts["carried_over"])
-    files = {WEIGHTS: serialise_groups(groups), PREDICTIONS: _serialise_predictions(ordered)}
+    newest = max(last_test_session(part) for part in ordered if not part.facts["carried_over"]).isoformat()
+    release_id = store.new_id()
     manifest = {
         "schema_version": SCHEMA_VERSION,
+        "release_id": release_id,
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "run_id": run.run_id,
         "run_kind": run.settings.kind,
-        "refit": any(part.facts["refit"] and not part.facts["carried_over"] for part in ordered),
+        "note": _note(run),
+        **refitted,
         "lake_manifest_hash": run.settings.lake_manifest_hash,
-        "newest_session": newest.isoformat(),
+        "newest_session": newest,
         "versions": library_versions(),
-        "files": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
         "groups": described,
-        "assets": {
-            part.ticker: {"newest_session": newest.isoformat(), **part.facts, **models[part.ticker]} for part in ordered
-        },
+        "assets": {part.ticker: {"newest_session": newest, **part.facts, **models[part.ticker]} for part in ordered},
         "not_covered": _not_covered(run, {part.ticker for part in ordered}),
     }
-    return store.commit(manifest, files)
+    files = {
+        WEIGHTS: serialise_groups(groups),
+        PREDICTIONS: _serialise_predictions(ordered),
+        CARD: render_card(release_id, manifest).encode(),
+    }
+    hashes = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    store.commit(release_id, {**manifest, "files": hashes}, files)
+    return release_id
+
+
+def _note(run: RunFolder) -> str:
+    """What a reader must know before any number of the run, such as that its market is simulated."""
+    try:
+        return (run.path / "note.txt").read_text(encoding="utf-8").strip()
+    except OSError:
+        return ""
 
 
 def _not_covered(run: RunFolder, covered: set[str]) -> list[dict[str, str]]:

@@ -1,5 +1,7 @@
 """What a release is made of: one asset at a time, from a trained bundle or from the release before."""
 
+import csv
+import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -69,7 +71,8 @@ def part_of_bundle(folder: Path, *, run_id: str) -> AssetPart:
     try:
         metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
         predictions = pq.read_table(folder / "predictions.parquet", partitioning=None)
-    except (OSError, ValueError, pa.ArrowException) as error:
+        learning_rates = _learning_rates(folder / "history.csv", metrics["best_epoch"])
+    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
         raise ReleaseError(
             f"the bundle {folder} cannot be released: {error}", hint="train the asset again, or restore the folder"
         ) from error
@@ -87,6 +90,7 @@ def part_of_bundle(folder: Path, *, run_id: str) -> AssetPart:
         "dropped_windows": facts["dropped_windows"],
         "lake_manifest_hash": facts["lake_manifest_hash"],
         "versions": facts["versions"],
+        "learning_rates": learning_rates,
         "metrics": metrics,
         "refit": None,
     }
@@ -110,6 +114,11 @@ def part_of_release(release: Release, ticker: str, *, age_sessions: int) -> Asse
     )
 
 
+def refitted(part: AssetPart, model: AssetModel, refit: Mapping[str, Any]) -> AssetPart:
+    """The part with another model to serve, and how that was made."""
+    return dataclasses.replace(part, served=model, facts={**part.facts, "refit": refit})
+
+
 def last_test_session(part: AssetPart) -> date:
     """The newest session that any of the asset's test windows ends on."""
     return date.fromisoformat(part.facts["splits"]["test"]["last"])
@@ -118,6 +127,15 @@ def last_test_session(part: AssetPart) -> date:
 def test_rows(predictions: pa.Table) -> pa.Table:
     """The rows of the test part."""
     return predictions.filter(pc.equal(predictions["split"], "test"))
+
+
+def _learning_rates(history: Path, best_epoch: int) -> list[float]:
+    """The learning rates of the kept weights, one per epoch: all that a refit needs of history.csv."""
+    with history.open(newline="", encoding="utf-8") as file:
+        rates = [float(row["learning_rate"]) for row in csv.DictReader(file)]
+    if len(rates) < best_epoch:
+        raise ValueError(f"history.csv has {len(rates)} epochs, its best is {best_epoch}")
+    return rates[:best_epoch]
 
 
 def _model_of(release: Release, model: ReleasedModel) -> AssetModel:

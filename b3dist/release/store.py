@@ -5,7 +5,6 @@ RELEASES/aliases.json    champion, challenger, and what they were before
 """
 
 import difflib
-import io
 import json
 import os
 import secrets
@@ -94,22 +93,23 @@ class ReleaseStore:
             pointing[release_id] = (*pointing.get(release_id, ()), alias)
         return [self._info(release_id, pointing.get(release_id, ())) for release_id in self.ids()]
 
-    def commit(self, manifest: Mapping[str, Any], files: Mapping[str, bytes]) -> str:
+    def new_id(self) -> str:
+        """An id for a release made now: the time, then a random suffix, so that names sort by age."""
+        return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+
+    def commit(self, release_id: str, manifest: Mapping[str, Any], files: Mapping[str, bytes]) -> None:
         """Write a release aside and rename it into place; its files are read-only.
 
         Args:
-            manifest: without release_id, which is given here.
-            files: name -> content of every file but the manifest and its seal; the manifest has their hashes.
-
-        Returns:
-            The release's id: time of creation, then a random suffix, so that names sort by age.
+            release_id: of `new_id`, also in the manifest.
+            manifest: holds the hashes of the files.
+            files: name -> content of every file but the manifest and its seal.
 
         Raises:
             StorageError: disk full or not writable; nothing is left.
         """
-        release_id = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
-        text = json.dumps({"release_id": release_id, **manifest}, indent=1, allow_nan=False) + "\n"
-        contents = {**files, MANIFEST: text.encode(), SEAL: seal_of(text.encode())}
+        text = (json.dumps(manifest, indent=1, allow_nan=False) + "\n").encode()
+        contents = {**files, MANIFEST: text, SEAL: seal_of(text)}
         with locked(self.path):
             for remains in self.path.glob(".*.tmp"):  # of killed processes: a living one would hold the lock
                 shutil.rmtree(remains, ignore_errors=True)
@@ -128,7 +128,6 @@ class ReleaseStore:
                 ) from error
             finally:
                 shutil.rmtree(aside, ignore_errors=True)
-        return release_id
 
     def _info(self, release_id: str, aliases: tuple[str, ...]) -> ReleaseInfo:
         path = self.path / release_id
@@ -153,7 +152,7 @@ class ReleaseStore:
 
 def _write_durably(path: Path, content: bytes) -> None:
     with path.open("wb") as stream:
-        shutil.copyfileobj(io.BytesIO(content), stream)
+        stream.write(content)
         stream.flush()
         os.fsync(stream.fileno())
     path.chmod(0o444)

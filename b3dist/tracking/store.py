@@ -51,14 +51,7 @@ class Store:
             uri: tracking URI.
             artifacts: where a new experiment keeps its artifacts, unless a tracking server decides that.
         """
-        os.environ.update(_ENVIRONMENT)
-        for name, value in _PATIENCE.items():
-            os.environ.setdefault(name, value)
-        from mlflow.tracking import MlflowClient  # two seconds, and only the driver needs it
-
-        for noisy in ("mlflow", "alembic"):  # "Creating initial tables": nothing a user acts upon
-            logging.getLogger(noisy).setLevel(logging.WARNING)
-        client = MlflowClient(tracking_uri=uri)
+        client = connect(uri)
         experiment = client.get_experiment_by_name(EXPERIMENT)
         if experiment is not None:
             return cls(client, experiment.experiment_id)
@@ -148,6 +141,18 @@ class Store:
                 os.link(file, target)
             except OSError:  # another file system, or one without hard links
                 shutil.copyfile(file, target)
+
+
+def connect(uri: str) -> Any:
+    """An MLflow client of a store, quiet, and patient for a minute at most."""
+    os.environ.update(_ENVIRONMENT)
+    for name, value in _PATIENCE.items():
+        os.environ.setdefault(name, value)
+    from mlflow.tracking import MlflowClient  # two seconds, and only the driver needs it
+
+    for noisy in ("mlflow", "alembic"):  # "Creating initial tables": nothing a user acts upon
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    return MlflowClient(tracking_uri=uri)
 
 
 def default_uri(runs: Path) -> str:

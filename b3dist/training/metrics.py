@@ -75,7 +75,11 @@ def classification_metrics(truth: Ints, predicted: Ints) -> dict[str, Any]:
 
 def macro_f1(truth: Ints, predicted: Ints) -> float:
     """Macro F1 over the classes present in truth or prediction; 0 where a class is never hit."""
-    confusion = confusion_matrix(truth, predicted)
+    return macro_f1_of(confusion_matrix(truth, predicted))
+
+
+def macro_f1_of(confusion: Ints) -> float:
+    """The same from counts, (3, 3)."""
     total = confusion.sum(axis=0) + confusion.sum(axis=1)
     return float(_ratio(2 * np.diag(confusion), total)[total > 0].mean())
 
