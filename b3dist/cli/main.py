@@ -14,6 +14,7 @@ from b3dist.cli.pooled import pooled
 from b3dist.cli.release import release_app
 from b3dist.cli.report import report
 from b3dist.cli.runs import runs_app
+from b3dist.cli.score import score
 from b3dist.cli.simulate import simulate
 from b3dist.cli.train import train
 
@@ -51,6 +52,7 @@ app.command(epilog="Example: b3dist train PETR4 --lake lake --out models --set t
 app.command(epilog="Example: b3dist report --runs runs")(report)
 app.command(epilog="Example: b3dist fleet --lake lake --runs runs --tickers PETR4,VALE3")(fleet)
 app.command(epilog="Example: b3dist pooled --lake lake --runs runs --workers 2")(pooled)
+app.command(epilog="Example: b3dist score --history 2017-01-01:2018-12-31 --out scores.parquet")(score)
 app.add_typer(runs_app)
 app.add_typer(release_app)
 

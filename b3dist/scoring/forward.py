@@ -5,7 +5,6 @@ all is reading the recurrent weights 32 times; the same as a loop of nn.LSTM tak
 on the plain layer is faster per window, since its cell is one fused kernel.
 """
 
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -13,7 +12,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from b3dist.data.schema import ACTIONS
 from b3dist.model.stacked import Weights
 
 FEW_MODELS: Final = 4
@@ -27,18 +25,10 @@ _INPUT, _RECURRENT = "lstm.weight_ih_l0", "lstm.weight_hh_l0"
 _BIASES = ("lstm.bias_ih_l0", "lstm.bias_hh_l0")
 
 
-@dataclass(frozen=True)
-class Outputs:
-    """What the heads say of N windows."""
-
-    logits: Tensor
-    """(N, 3)."""
-    returns: Tensor
-    """(N,) each in the unit its model was trained in."""
-
-
 class StackedModels:
     """K networks of one shape, their weights laid out for inference; safe to use from several threads.
+
+    Call it in torch.inference_mode().
 
     Args:
         weights: names of the plain state_dict, each tensor (K, *shape).
@@ -58,8 +48,8 @@ class StackedModels:
     def __len__(self) -> int:
         return len(self._recurrent)
 
-    def outputs(self, slots: npt.NDArray[np.int64], windows: Tensor) -> Outputs:
-        """Outputs of every window by its own model, dropout off, in the order given.
+    def outputs(self, slots: npt.NDArray[np.int64], windows: Tensor) -> Tensor:
+        """Logits and return of every window by its own model, dropout off, in the order given: (N, 3 + 1).
 
         Models asked about one window each are run as one stack; a model asked about several runs them as one batch.
 
@@ -67,33 +57,35 @@ class StackedModels:
             slots: (N,) the model of each window.
             windows: (N, lookback, F) float32 z-scores.
         """
-        result = torch.empty(len(slots), len(ACTIONS) + 1)
+        result = torch.empty(len(slots), self._head_bias.shape[1])
         models, first, counts = np.unique(slots, return_index=True, return_counts=True)
         alone = counts == 1
         if int(alone.sum()) <= FEW_MODELS:
             alone[:] = False
-        with torch.inference_mode():
-            if alone.any():
-                rows = torch.from_numpy(first[alone])
-                every = len(rows) == len(slots) and bool((np.diff(first) == 1).all())
-                chosen = windows if every else windows[rows]
-                result[rows] = self._one_window_each(models[alone], chosen)
-            for slot in models[~alone]:
-                rows = torch.from_numpy(np.flatnonzero(slots == slot))
-                result[rows] = self.of_one(int(slot), windows[rows])
-        return Outputs(logits=result[:, :-1], returns=result[:, -1])
+        if alone.any():
+            rows = torch.from_numpy(first[alone])
+            result[rows] = self._one_window_each(models[alone], windows[rows])
+        for slot in models[~alone].tolist():
+            rows = torch.from_numpy(np.flatnonzero(slots == slot))
+            result[rows] = self.of_one(slot, windows, rows)
+        return result
 
-    def of_one(self, slot: int, windows: Tensor) -> Tensor:
-        """Logits and return of one model's windows (N, lookback, F), in the last axis: (N, 3 + 1)."""
+    def of_one(self, slot: int, windows: Tensor, rows: Tensor) -> Tensor:
+        """Logits and return of one model for windows[rows], copied WINDOWS_AT_ONCE at a time: (n, 3 + 1).
+
+        Args:
+            slot: the model.
+            windows: (any, lookback, F) float32 z-scores; they may overlap in memory.
+            rows: (n,) which of them.
+        """
         names = (_INPUT, _RECURRENT, *_BIASES)
         layer = [self.weights[name][slot] for name in names]
         parts = []
-        with torch.inference_mode():
-            for part in torch.split(windows, WINDOWS_AT_ONCE):
-                start = part.new_zeros(1, len(part), self.hidden_size)
-                _, hidden, _ = torch.lstm(part, (start, start), layer, True, 1, 0.0, False, False, True)
-                parts.append(torch.addmm(self._head_bias[slot], hidden[0], self._heads[slot]))
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+        for part in torch.split(rows, WINDOWS_AT_ONCE):
+            start = torch.zeros(1, len(part), self.hidden_size)
+            _, hidden, _ = torch.lstm(windows[part], (start, start), layer, True, 1, 0.0, False, False, True)
+            parts.append(torch.addmm(self._head_bias[slot], hidden[0], self._heads[slot]))
+        return torch.cat(parts)
 
     def _one_window_each(self, slots: npt.NDArray[np.int64], windows: Tensor) -> Tensor:
         """Logits and return of window n by model slots[n]; slots ascending and distinct: (N, 3 + 1)."""

@@ -5,9 +5,9 @@ Every row depends on bars at or before its session alone, but for the price basi
 which for a session before the anchor takes the share events between the two.
 """
 
+import itertools
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import date
 from typing import Any, Final, NoReturn
 
 import numpy as np
@@ -19,11 +19,12 @@ from b3dist.data.features import INPUT_COLUMNS, INVALID_ROWS, Array, compute_fea
 from b3dist.data.lake import Lake
 from b3dist.data.windows import Scaler, bars_at_basis, count_gaps
 from b3dist.errors import DataError, TooFewSessionsError
+from b3dist.release import ReleasedModel
 
 SCORED_COLUMNS: Final = ("session", *INPUT_COLUMNS, "adjustment")
 """The lake's columns that a score depends on."""
-READ_ALL_FROM: Final = 0.25
-"""Share of the lake's tickers from which reading all of its files at once beats reading ticker by ticker."""
+TICKERS_AT_ONCE: Final = 32
+"""Neighbouring tickers read in one go: bounds the memory; one by one takes ten times as long."""
 
 Columns = Mapping[str, npt.NDArray[Any]]
 Positions = npt.NDArray[np.intp]
@@ -85,7 +86,7 @@ def make_rows(
     basis: float,
     scaler: Scaler,
     data: DataConfig,
-    warm_up: int = INVALID_ROWS,
+    warm_up: int,
 ) -> AssetRows:
     """Rows of an asset from its bars.
 
@@ -120,34 +121,42 @@ def make_rows(
     )
 
 
-def adjustment_at(sessions: npt.NDArray[np.datetime64], adjustment: Array, when: date | np.datetime64) -> float:
-    """An asset's adjustment on any day: that of its last bar at or before it, of the first one before all bars.
+def rows_of_lake(
+    ticker: str, columns: Columns, calendar: npt.NDArray[np.datetime64], model: ReleasedModel, data: DataConfig
+) -> AssetRows:
+    """Rows of an asset from its whole history in a lake; columns as for `make_rows`, calendar as of `Lake.calendar`."""
+    return make_rows(
+        ticker,
+        columns,
+        position=np.searchsorted(calendar, columns["session"]),
+        basis=float(adjustment_at(columns["session"], columns["adjustment"], np.datetime64(model.anchor))),
+        scaler=model.scaler,
+        data=data,
+        warm_up=INVALID_ROWS,
+    )
+
+
+def adjustment_at(
+    sessions: npt.NDArray[np.datetime64], adjustment: Array, when: npt.NDArray[np.datetime64] | np.datetime64
+) -> Any:
+    """An asset's adjustment on any days: that of its last bar at or before each, of the first one before all bars.
 
     A share event's ex-date is a session of the asset, so nothing changes between two bars.
     """
-    row = int(np.searchsorted(sessions, np.datetime64(when, "D"), side="right")) - 1
-    return float(adjustment[max(row, 0)])
+    row = np.searchsorted(sessions, when, side="right") - 1
+    return adjustment[np.maximum(row, 0)]
 
 
 def read_columns(lake: Lake, tickers: Collection[str]) -> Iterator[tuple[str, dict[str, npt.NDArray[Any]]]]:
-    """SCORED_COLUMNS of each ticker that the lake holds, in alphabetical order.
-
-    Many tickers are read in one go, a few one by one.
-    """
-    known = set(lake.tickers()["ticker"])
-    wanted = sorted(set(tickers) & known)
-    if len(wanted) < READ_ALL_FROM * len(known):
-        for ticker in wanted:
-            yield ticker, _as_arrays(lake.bars(ticker, SCORED_COLUMNS))
-        return
-    frame = lake.all_bars(("ticker", *SCORED_COLUMNS))
-    codes, names = pd.factorize(frame["ticker"])  # sorted by ticker already
-    stops = np.cumsum(np.bincount(codes, minlength=len(names)))
-    starts = np.concatenate([[0], stops])
-    where = {str(name): slice(starts[code], starts[code + 1]) for code, name in enumerate(names)}
-    columns = _as_arrays(frame)
-    for ticker in wanted:
-        yield ticker, {name: values[where[ticker]] for name, values in columns.items()}
+    """SCORED_COLUMNS of each ticker that the lake holds, in alphabetical order."""
+    for chunk in itertools.batched(sorted(tickers), TICKERS_AT_ONCE):
+        frame = lake.bars_of(chunk, ("ticker", *SCORED_COLUMNS))
+        codes, names = pd.factorize(frame["ticker"])  # ascending: the bars are sorted by ticker
+        borders = np.cumsum(np.bincount(codes, minlength=len(names)))
+        columns = _as_arrays(frame)
+        parts = {name: np.split(values, borders[:-1]) for name, values in columns.items()}
+        for code, ticker in enumerate(names):
+            yield str(ticker), {name: values[code] for name, values in parts.items()}
 
 
 def _as_arrays(frame: pd.DataFrame) -> dict[str, npt.NDArray[Any]]:

@@ -6,10 +6,9 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import torch
 
 from b3dist.data.schema import ACTIONS
-from b3dist.scoring.forward import Outputs
+from b3dist.scoring.models import Predictions
 
 SCORES: Final = pa.schema(
     [
@@ -32,10 +31,8 @@ SCORES: Final = pa.schema(
 
 
 def tabulate_scores(
-    outputs: Outputs,
+    predictions: Predictions,
     *,
-    mean: float | npt.NDArray[np.float64],
-    scale: float | npt.NDArray[np.float64],
     tickers: Sequence[str],
     sessions: npt.NDArray[np.datetime64],
     price: npt.NDArray[np.float64],
@@ -44,12 +41,10 @@ def tabulate_scores(
     age_sessions: npt.NDArray[np.int32],
     stale_after: int,
 ) -> pa.Table:
-    """Scores of N windows, with the arithmetic of predictions.parquet.
+    """Scores of N windows.
 
     Args:
-        outputs: what the models say.
-        mean: of the models' return targets, (N,) or one for all.
-        scale: likewise.
+        predictions: what the models say.
         tickers: N of them.
         sessions: (N,) datetime64[D], last sessions seen.
         price: (N,) BRL.
@@ -58,17 +53,16 @@ def tabulate_scores(
         age_sessions: (N,).
         stale_after: exchange sessions beyond which a score is stale.
     """
-    probabilities = torch.softmax(outputs.logits.to(torch.float64), dim=1).numpy()
-    return_pred = outputs.returns.to(torch.float64).numpy() * scale + mean
+    probabilities = predictions.probabilities
     actions = pa.array(ACTIONS, pa.string()).take(pa.array(probabilities.argmax(axis=1)))
     columns: list[Any] = [
         pa.array(tickers, pa.string()),
         pa.array(sessions, pa.date32()),
         actions,
         *(pa.array(np.ascontiguousarray(probabilities[:, action])) for action in range(len(ACTIONS))),
-        pa.array(return_pred),
+        pa.array(predictions.returns),
         pa.array(price),
-        pa.array(price * (1.0 + return_pred)),
+        pa.array(price * (1.0 + predictions.returns)),
         pa.repeat(pa.scalar(release_id, pa.string()), len(tickers)),
         pa.array(model_sha256, pa.string()),
         pa.array(age_sessions),

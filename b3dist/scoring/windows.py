@@ -1,4 +1,4 @@
-"""One window on its way to a model."""
+"""One window on its way to a model, or why there is none."""
 
 from dataclasses import dataclass
 from datetime import date
@@ -25,3 +25,14 @@ class Window:
     """Sessions this score takes, warm-up included."""
     found: int
     """Sessions there were."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Skipped:
+    """An asset without a score."""
+
+    ticker: str
+    reason: str
+    needed: int | None = None
+    """Sessions a window takes, where there were too few."""
+    found: int | None = None

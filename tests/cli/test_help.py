@@ -6,7 +6,7 @@ import pytest
 
 from tests.cli.conftest import Outcome
 
-VERBS = ("demo", "simulate", "download", "ingest", "check", "train", "report", "fleet")
+VERBS = ("demo", "simulate", "download", "ingest", "check", "train", "report", "fleet", "score")
 VERBS_OF_RUNS = ("runs list", "runs status", "runs prune")
 VERBS_OF_RELEASES = ("release create", "release promote", "release rollback", "release list", "release show")
 

@@ -1,0 +1,142 @@
+"""`b3dist score`: what a release says of one day, or of every session of years, in one Parquet file."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import date, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from rich.console import Console
+
+from b3dist.cli.options import DEFAULT_LAKE, DEFAULT_RUNS, LakeOption, RunsOption
+from b3dist.cli.output import Answer, Debug, Json, answers
+from b3dist.cli.score_progress import score_progress
+from b3dist.errors import ConfigError
+
+if TYPE_CHECKING:
+    from b3dist.release import ReleaseStore
+    from b3dist.scoring.bulk import Totals
+    from b3dist.scoring.history import Span
+
+ReleasesOption = Annotated[
+    Path | None, typer.Option("--releases", help="Folder of all releases (default: releases, beside the runs).")
+]
+ReleaseOption = Annotated[str, typer.Option("--release", help="A release, or champion or challenger.")]
+AsOf = Annotated[
+    datetime | None,
+    typer.Option("--as-of", formats=["%Y-%m-%d"], metavar="YYYY-MM-DD", help="Last session seen (default: newest)."),
+]
+History = Annotated[
+    str | None,
+    typer.Option("--history", metavar="FROM:TO", help="Every session, e.g. of 2012-01-01:2018-12-31."),
+]
+TickersOption = Annotated[str | None, typer.Option("--tickers", help="Some assets only, e.g. PETR4,VALE3.")]
+WhichOption = Annotated[
+    Literal["served", "evaluated"],
+    typer.Option("--which", help="Models meant for serving, or those that the metrics are of (differ after --refit)."),
+]
+
+
+@answers
+def score(
+    out: Annotated[Path, typer.Option("--out", help="The Parquet file to write.")],
+    lake: LakeOption = DEFAULT_LAKE,
+    release: ReleaseOption = "champion",
+    runs: RunsOption = DEFAULT_RUNS,
+    releases: ReleasesOption = None,
+    as_of: AsOf = None,
+    history: History = None,
+    tickers: TickersOption = None,
+    which: WhichOption = "served",
+    json_output: Json = False,
+    debug: Debug = False,
+) -> Answer:
+    """Score one day or a whole history without a server, into one Parquet file."""
+    import time
+
+    from b3dist.data.lake import Lake
+    from b3dist.scoring.bulk import score_day, score_span, write_scores
+
+    span = parse_span(as_of, history)
+    wanted = parse_tickers(tickers)
+    started = time.perf_counter()
+    opened, lake_opened = open_store(releases, runs).open(release), Lake(lake)
+    day = as_of.date() if as_of is not None else None
+    total = len(wanted if wanted is not None else opened.assets)
+    with score_progress(total) as show:
+        if span is None:
+            scored = score_day(opened, lake_opened, as_of=day, tickers=wanted, which=which)
+        else:
+            scored = score_span(opened, lake_opened, span, tickers=wanted, which=which)
+        totals = write_scores(out, scored, on_progress=show)
+    facts = {
+        "rows": totals.rows,
+        "seconds": round(time.perf_counter() - started, 3),
+        "path": str(out),
+        "release_id": opened.release_id,
+        "lake_manifest_hash": lake_opened.manifest_hash,
+    }
+    payload = {**facts, **describe(totals)}
+    return Answer(payload=payload, show=lambda console: _show(console, payload))
+
+
+def open_store(releases: Path | None, runs: Path) -> "ReleaseStore":
+    """The folder of all releases: as given, or `releases` beside the runs."""
+    from b3dist.release import ReleaseStore
+
+    return ReleaseStore(releases if releases is not None else runs.resolve().parent / "releases")
+
+
+def parse_span(as_of: datetime | None, history: str | None) -> "Span | None":
+    """First and last session of `FROM:TO`; None where one day is asked for.
+
+    Raises:
+        ConfigError: no two dates in order.
+    """
+    if history is None:
+        return None
+    if as_of is not None:
+        raise typer.BadParameter("give --as-of or --history, not both", param_hint="--history")
+    try:
+        first, _, last = history.partition(":")
+        span = date.fromisoformat(first.strip()), date.fromisoformat(last.strip())
+    except ValueError:
+        raise ConfigError(
+            f"cannot read --history {history!r}: expected FROM:TO", hint="for example --history 2012-01-01:2018-12-31"
+        ) from None
+    if span[0] > span[1]:
+        raise ConfigError(f"--history {history} ends before it begins", hint="expected FROM:TO, the earlier date first")
+    return span
+
+
+def parse_tickers(text: str | None) -> list[str] | None:
+    """`PETR4,vale3`; None: all."""
+    return None if text is None else sorted({name.strip().upper() for name in text.split(",") if name.strip()})
+
+
+def describe(totals: "Totals") -> dict[str, Any]:
+    """What is said of scores beside how many there are."""
+    return {
+        "assets": totals.assets,
+        "stale": totals.stale,
+        "skipped": [asdict(skipped) for skipped in totals.skipped],
+        "left_out": dict(totals.left_out),
+    }
+
+
+def _show(console: Console, payload: dict[str, Any]) -> None:
+    for name in ("rows", "assets", "stale", "seconds", "release_id", "path"):
+        value = payload[name]
+        shown = f"{value:,}" if isinstance(value, int) else value
+        console.print(f"{name.replace('_', ' '):10} {shown}", markup=False, soft_wrap=True)
+    _show_skipped(console, payload["skipped"])
+    for reason, count in payload["left_out"].items():
+        console.print(f"{count:,} sessions without a window: {reason}", markup=False)
+
+
+def _show_skipped(console: Console, skipped: Sequence[dict[str, Any]], shown: int = 3) -> None:
+    for entry in skipped[:shown]:
+        console.print(f"skipped {entry['ticker']}: {entry['reason']}", markup=False, soft_wrap=True)
+    if len(skipped) > shown:
+        console.print(f"... and {len(skipped) - shown} more (--json lists all)", markup=False)
