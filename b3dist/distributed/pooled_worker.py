@@ -1,6 +1,7 @@
 """What each Ray Train worker of a pooled run does: its share of every step, then its share of the bundles."""
 
 import dataclasses
+import os
 import tempfile
 import time
 from collections.abc import Mapping
@@ -70,8 +71,8 @@ def _train(settings: PooledSettings) -> dict[str, Any]:
     for record in fitting.epochs():
         # An epoch's seconds hold the checkpoint of the one before it.
         now, waited_now = time.perf_counter(), fitting.workers.waited_s
-        timing = {"seconds": now - started, "all_reduce_s": waited_now - waited, "workers": fitting.workers.size}
-        progress.add({**asdict(record), **timing, "num_train_windows": len(data.train)})
+        timing = {"seconds": now - started, "all_reduce_s": waited_now - waited, "num_train_windows": len(data.train)}
+        progress.add({**asdict(record), **timing, "workers": fitting.workers.size, "pid": os.getpid()})
         started, waited = now, waited_now
     return {"skipped": _write(fitting, data, config, settings)}
 

@@ -1,0 +1,159 @@
+"""The pooled model on a real local Ray cluster: same bits as one process, also after a worker was killed."""
+
+import dataclasses
+import json
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from b3dist.cli.runs import newest_run
+from b3dist.config import Config
+from b3dist.data.lake import Lake
+from b3dist.data.pooled import load_pooled
+from b3dist.distributed.cluster import connected
+from b3dist.distributed.pooled import KIND, PooledOptions, drive_pooled, read_progress
+from b3dist.distributed.run_list import list_runs, run_status
+from b3dist.distributed.selection import new_run
+from b3dist.errors import ConfigError, RunError
+from b3dist.recipes import pooled
+from b3dist.report import write_report
+from b3dist.run_folder import RunFolder
+from b3dist.training.bundle import read_bundle
+from b3dist.training.pooled import PooledFitting
+from tests.distributed.runs import Meanwhile, contents, start_run, wait_for
+
+pytestmark = pytest.mark.ray
+
+CONFIG = pooled().with_overrides(
+    ["training.epochs=24", "training.patience=24", "training.batch_size=128", "training.micro_batch=32"]
+)
+UNTRACKED = PooledOptions(workers=2, tracking=False)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster() -> Iterator[None]:
+    """One Ray cluster for this module; three logical cores whatever the machine has."""
+    with connected("local", num_cpus=3):
+        yield
+
+
+@pytest.fixture(scope="module")
+def curve(small_lake: Path) -> list[dict[str, Any]]:
+    """Every epoch of the same training in this process, without Ray."""
+    lake = Lake(small_lake)
+    fitting = PooledFitting(load_pooled(lake, lake.tickers()["ticker"], CONFIG.data), CONFIG)
+    return [dataclasses.asdict(record) for record in fitting.epochs()]
+
+
+def start_pooled(lake: Path, runs: Path, config: Config = CONFIG, **options: str) -> RunFolder:
+    """A new pooled run over a lake's assets."""
+    return new_run(Lake(lake), runs, config, kind=KIND, options=options)
+
+
+def curve_of(run: RunFolder, like: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The epochs a run reports, cut down to what a history holds."""
+    return [{name: epoch[name] for name in like[0]} for epoch in read_progress(run.path)]
+
+
+def kill_a_worker_of(run: RunFolder) -> None:
+    """SIGKILL one of the two workers once three epochs are done."""
+    wait_for(lambda: len(read_progress(run.path)) >= 3)
+    workers = [
+        process
+        for process in psutil.Process().children(recursive=True)
+        if any("RayTrainWorker" in word for word in process.cmdline())
+    ]
+    assert len(workers) == 2
+    workers[-1].send_signal(signal.SIGKILL)
+
+
+def test_two_workers_train_evaluate_and_can_be_looked_at(
+    small_lake: Path, tmp_path: Path, curve: list[dict[str, Any]]
+) -> None:
+    """Every epoch equals one process's to the bit; the run is listed, reported and in MLflow as any other."""
+    run = start_pooled(small_lake, tmp_path / "runs")
+    seen: list[int] = []
+    summary = drive_pooled(run, PooledOptions(workers=2), on_progress=lambda epochs: seen.append(len(epochs)))
+    assert curve_of(run, curve) == curve
+    assert {epoch["workers"] for epoch in read_progress(run.path)} == {2}
+    assert seen[-1] == len(curve)
+    tickers = {folder.name for folder in run.assets.iterdir()}
+    assert tickers == set(run.settings.tickers)
+    assert len({read_bundle(run.assets / ticker).facts["model_sha256"] for ticker in tickers}) == 1
+    (listed,) = list_runs(tmp_path / "runs")
+    assert (listed.kind, listed.state, listed.trained) == ("pooled", "finished", 6)
+    entries = run_status(tmp_path / "runs", newest_run(tmp_path / "runs"))["entries"]
+    assert {entry["ticker"] for entry in entries if entry["metrics"]["ic"] is not None} == tickers
+    assert summary["totals"]["windows_trained"] == 24 * read_progress(run.path)[0]["num_train_windows"]
+    assert summary["metrics"]["test"]["mean_over_assets"]["num_assets"] == 6
+    assert summary["tracking"]["logged"] == 1
+    assert "pooled" in (tmp_path / "mlflow.db").read_bytes().decode("latin-1")
+    page = write_report(tmp_path / "runs", run.run_id)
+    assert all(ticker in page.read_text() for ticker in tickers)
+    assert not (run.path / "ray").exists(), "checkpoints of a finished run are of no use"
+
+
+@pytest.mark.parametrize("round_", [1, *(pytest.param(number, marks=pytest.mark.slow) for number in (2, 3))])
+def test_killed_worker_changes_nothing_but_the_time(
+    small_lake: Path, tmp_path: Path, curve: list[dict[str, Any]], round_: int
+) -> None:
+    """The group starts again from the last epoch, and the curve is the unbroken one's to the bit."""
+    run = start_pooled(small_lake, tmp_path / "runs", storage_path=str(tmp_path / "checkpoints"))
+    killer = Meanwhile(lambda: kill_a_worker_of(run))
+    summary = drive_pooled(run, UNTRACKED)
+    killer.done()
+    assert curve_of(run, curve) == curve
+    processes = [epoch["pid"] for epoch in read_progress(run.path)]
+    assert len(set(processes)) == 2, "another process went on"
+    assert processes == sorted(processes, key=processes.index), "and none of the epochs before was trained again"
+    assert summary["totals"]["trained"] == 6
+    assert list((tmp_path / "checkpoints" / run.run_id).glob("checkpoint_*")), "kept where the user wanted them"
+
+
+def test_finished_run_is_not_trained_again(small_lake: Path, tmp_path: Path) -> None:
+    """Driving it once more touches no file of any bundle; a lost bundle is written again without training."""
+    quick = CONFIG.with_overrides(["training.epochs=2"])
+    run = start_pooled(small_lake, tmp_path / "runs", quick, storage_path=str(tmp_path / "checkpoints"))
+    drive_pooled(run, UNTRACKED)
+    before = contents(run.assets)
+    summary = drive_pooled(RunFolder.open(tmp_path / "runs", run.run_id), UNTRACKED)
+    assert (summary["totals"]["trained"], summary["totals"]["already_done"]) == (0, 6)
+    assert contents(run.assets) == before
+    progress = (run.path / "progress.json").read_bytes()
+    lost = run.assets / run.settings.tickers[0]
+    stored = {path.name: path.read_bytes() for path in lost.iterdir()}
+    for path in lost.iterdir():
+        path.unlink()
+    lost.rmdir()
+    summary = drive_pooled(RunFolder.open(tmp_path / "runs", run.run_id), UNTRACKED)
+    assert summary["totals"]["already_done"] == 5
+    assert (lost / "model.pt").read_bytes() == stored["model.pt"]
+    assert json.loads((lost / "metrics.json").read_text()) == json.loads(stored["metrics.json"])
+    assert (run.path / "progress.json").read_bytes() == progress
+
+
+def test_what_every_worker_refuses_is_said_once(small_lake: Path, tmp_path: Path) -> None:
+    """A lake too small for the configuration is no reason to start the workers again and again."""
+    run = start_pooled(small_lake, tmp_path / "runs", CONFIG.with_overrides(["data.min_sessions=9999"]))
+    with pytest.raises(RunError, match="no asset has a usable window"):
+        drive_pooled(run, UNTRACKED)
+    assert json.loads((run.path / "summary.json").read_text())["state"] == "interrupted"
+    (listed,) = list_runs(tmp_path / "runs")
+    assert listed.state == "interrupted"
+
+
+def test_only_pooled_runs_are_driven(small_lake: Path, tmp_path: Path) -> None:
+    """A fleet's folder is left alone, and impossible options are refused before anything starts."""
+    run = start_run(small_lake, tmp_path / "runs")
+    with pytest.raises(ConfigError, match="is of kind fleet"):
+        drive_pooled(run, UNTRACKED)
+    with pytest.raises(ConfigError, match="GPU of its own"):
+        PooledOptions(workers=2, gpus_per_worker=0.5)
+    run = start_pooled(small_lake, tmp_path / "runs")
+    with pytest.raises(ConfigError, match="this machine holds 3"):
+        drive_pooled(run, PooledOptions(workers=9, tracking=False))
+    assert run.path.is_dir()
