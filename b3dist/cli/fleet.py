@@ -23,6 +23,7 @@ from b3dist.cli.options import (
 )
 from b3dist.cli.output import DONE, SOME_ASSETS_FAILED, Answer, Debug, Json, answers
 from b3dist.errors import ConfigError
+from b3dist.recipes import recipe as named_recipe
 
 LakeOrStored = Annotated[
     Path | None, typer.Option("--lake", help="The lake's folder (default: ./lake; with --resume the run's own).")
@@ -36,6 +37,11 @@ Workers = Annotated[
     str | None, typer.Option("--workers", help="How many, or least:most of an elastic group (default: all cores).")
 ]
 GpusPerWorker = Annotated[float, typer.Option("--gpus-per-worker", help="GPUs, or the share of one, per worker.")]
+InitFrom = Annotated[
+    str | None,
+    typer.Option("--init-from", metavar="RUN|RELEASE", help="Start each asset from this pooled run, fleet or release."),
+]
+Releases = Annotated[Path | None, typer.Option("--releases", help="Folder of all releases (default: beside the runs).")]
 Resume = Annotated[str | None, typer.Option("--resume", help="Go on with this run: train only what is missing.")]
 Address = Annotated[str | None, typer.Option("--address", help="Ray cluster (default: RAY_ADDRESS, or a local one).")]
 TrackingUri = Annotated[
@@ -52,6 +58,8 @@ def fleet(
     min_sessions: MinSessions = None,
     workers: Workers = None,
     gpus_per_worker: GpusPerWorker = 0.0,
+    init_from: InitFrom = None,
+    releases: Releases = None,
     resume: Resume = None,
     address: Address = None,
     tracking_uri: TrackingUri = None,
@@ -68,8 +76,10 @@ def fleet(
     """Retrain every asset of a lake on Ray: one run, which can be resumed and inspected."""
     from b3dist.data.lake import Lake
     from b3dist.distributed.fleet import FleetOptions, drive_fleet
+    from b3dist.distributed.initial import OPTION, InitialSource, WarmTrainer, find_source, source_config, warm_config
     from b3dist.distributed.selection import choose_tickers, new_run
     from b3dist.run_folder import RunFolder
+    from b3dist.training.question import require_same_question
 
     options = FleetOptions(
         workers=parse_workers(workers),
@@ -80,6 +90,11 @@ def fleet(
         debug=debug,
     )
     given = [recipe, recipe_file, overrides, seed, from_session, to_session, min_sessions]
+    source = None
+    if init_from is not None:
+        if resume is not None:
+            raise ConfigError("--resume goes on from the run's own initial models", hint="leave out --init-from")
+        source = find_source(init_from, runs=runs, releases=releases or runs.resolve().parent / "releases")
     config = build_config(
         recipe or "card",
         recipe_file=recipe_file,
@@ -88,12 +103,20 @@ def fleet(
         from_session=from_session,
         to_session=to_session,
         min_sessions=min_sessions,
+        base=None if source is None else warm_config(source, None if recipe is None else named_recipe(recipe)),
     )
+    if source is not None:
+        require_same_question(source_config(source), config)
     wanted = [name.strip().upper() for name in tickers.split(",") if name.strip()] if tickers is not None else None
     if resume is None:
-        run = new_run(Lake(lake or DEFAULT_LAKE), runs, config, tickers=wanted)
+        kept = {OPTION: source.to_option()} if source is not None else {}
+        run = new_run(Lake(lake or DEFAULT_LAKE), runs, config, tickers=wanted, options=kept)
     else:
         run = RunFolder.open(runs, resume)
+        if run.settings.kind != "fleet":
+            raise ConfigError(
+                f"run {resume} is of kind {run.settings.kind}", hint=f"b3dist {run.settings.kind} --resume"
+            )
         opened = Lake(lake or run.settings.lake)
         unchanged = all(option is None for option in given)
         run.require_same(config=run.settings.config if unchanged else config, lake_manifest_hash=opened.manifest_hash)
@@ -104,8 +127,10 @@ def fleet(
             )
         run.settings = dataclasses.replace(run.settings, lake=opened.path.resolve())
     try:
+        source = InitialSource.of_run(run)
+        trainer = None if source is None else WarmTrainer(source, device="cuda" if gpus_per_worker else "cpu")
         with fleet_progress() as show:
-            summary = drive_fleet(run, options, on_progress=show)
+            summary = drive_fleet(run, options, on_progress=show, train_asset=trainer)
     except KeyboardInterrupt:
         command = ["b3dist", "fleet", "--lake", str(run.settings.lake), "--runs", str(runs), "--resume", run.run_id]
         raise KeyboardInterrupt(f"resume with: {shlex.join(command)}") from None

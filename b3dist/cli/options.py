@@ -40,13 +40,14 @@ def build_config(
     from_session: date | None = None,
     to_session: date | None = None,
     min_sessions: int | None = None,
+    base: Config | None = None,
 ) -> Config:
-    """The recipe, then the recipe file, then the dedicated options, then `--set`: the later wins.
+    """The recipe (or `base`), then the recipe file, then the dedicated options, then `--set`: the later wins.
 
     Raises:
         ConfigError: unknown recipe or setting, unreadable file, value out of range.
     """
-    config = recipe(recipe_name)
+    config = base if base is not None else recipe(recipe_name)
     if recipe_file is not None:
         config = Config.from_dict(_read_recipe_file(recipe_file), base=config)
     dedicated = {

@@ -58,6 +58,16 @@ V2 = (
 )
 """The scale-free counterpart of each v1 column: no levels, so that they compare across assets and years."""
 
+BASIS_EXPONENTS: Mapping[str, int] = {
+    "moving_avg_10": 1,
+    "macd": 1,
+    "avg_volume_10": -1,
+    "best_buy_sell_spread": 1,
+    "bollinger_upper": 1,
+    "close": 1,
+}
+"""How a feature moves with the price basis: prices x c makes it x c ** exponent; the others do not move."""
+
 FEATURE_NAMES: Mapping[str, tuple[str, ...]] = {"v1": V1, "v2": V2}
 
 

@@ -17,8 +17,16 @@ from b3dist.data.schema import SCHEMA_VERSION
 from b3dist.data.windows import BAR_COLUMNS, SPLITS, AssetData, count_actions, prepare_asset
 from b3dist.training.bundle import library_versions, write_bundle
 from b3dist.training.metrics import evaluate_part
+from b3dist.training.question import require_same_question
+from b3dist.training.return_unit import ReturnTarget
 from b3dist.training.skill import judge_part
 from b3dist.training.trainer import EpochRecord, Fit, fit_asset, predict
+from b3dist.training.warm_start import (
+    InitialModels,
+    basis_change,
+    starting_state,
+    without_seen_windows,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,10 +53,12 @@ def train_asset(
     *,
     device: str = "cpu",
     on_epoch: Callable[[EpochRecord], None] | None = None,
+    initial_models: InitialModels | None = None,
 ) -> TrainedAsset:
     """Train one asset and commit its bundle as assets_dir/TICKER.
 
-    The numbers depend on the lake's bars, the configuration and its seed alone, not on what else runs.
+    The numbers depend on the lake's bars, the configuration, its seed and the initial model alone, not on what else
+    runs.
 
     Raises:
         InsufficientDataError: the asset is to be skipped by rule.
@@ -57,7 +67,14 @@ def train_asset(
     """
     started = time.perf_counter()
     data = load_asset(lake, ticker, config)
-    fit = fit_asset(data, config, device=device, on_epoch=on_epoch)
+    initial = initial_models(ticker) if initial_models is not None else None
+    start = None
+    if initial is not None:
+        require_same_question(initial.config, config)
+        data = without_seen_windows(data, initial)
+        target = ReturnTarget.fit(data.train.future_return, config.loss.return_unit)
+        start = starting_state(initial, data, target, basis=basis_change(lake, data, initial))
+    fit = fit_asset(data, config, device=device, on_epoch=on_epoch, start=start)
     predictions = tabulate_predictions(data, fit, config)
     metrics = {
         **{name: evaluate_predictions(predictions, name, config.data.horizon) for name in ("val", "test")},
@@ -66,7 +83,10 @@ def train_asset(
     path = assets_dir / ticker
     write_bundle(
         path,
-        facts=describe(data, fit, config, lake_manifest_hash=lake.manifest_hash),
+        facts={
+            **describe(data, fit, config, lake_manifest_hash=lake.manifest_hash),
+            **({"initial_model": initial.describe()} if initial is not None else {}),
+        },
         model=fit.model,
         scaler=data.scaler,
         history=pa.Table.from_pylist([asdict(record) for record in fit.history]),

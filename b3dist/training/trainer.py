@@ -5,7 +5,7 @@ are one kernel each instead of eight.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -96,8 +96,9 @@ def fit_asset(
     *,
     device: str = "cpu",
     on_epoch: Callable[[EpochRecord], None] | None = None,
+    start: Mapping[str, Tensor] | None = None,
 ) -> Fit:
-    """Train one asset from scratch by the card's procedure; the model comes back on the CPU.
+    """Train one asset by the card's procedure, from scratch or from given weights; the model comes back on the CPU.
 
     Everything random is drawn on the CPU, so a GPU sees the same windows and masks.
 
@@ -107,7 +108,7 @@ def fit_asset(
         TrainingError: the loss stopped being a finite number.
     """
     torch.set_num_threads(1)
-    fitting = Fitting(data, config, torch.device(device))
+    fitting = Fitting(data, config, torch.device(device), start=start)
     while not fitting.finished:
         record = fitting.advance()
         if on_epoch is not None:
@@ -130,11 +131,19 @@ def predict(model: LstmMtl, rows: Tensor, starts: Tensor, lookback: int) -> Pred
 class Fitting:
     """One asset's training, an epoch at a time: `fit_asset` runs it to its end, a sweep's trial many side by side.
 
+    Args:
+        data: the asset.
+        config: what decides the numbers.
+        device: cpu or cuda.
+        start: weights to begin with instead of drawn ones; they are epoch 0, and kept if no epoch is better.
+
     Raises:
         TrainingError: from `advance`: the loss stopped being a finite number.
     """
 
-    def __init__(self, data: AssetData, config: Config, device: torch.device) -> None:
+    def __init__(
+        self, data: AssetData, config: Config, device: torch.device, *, start: Mapping[str, Tensor] | None = None
+    ) -> None:
         self.device = device
         self.ticker = data.ticker
         self.config = config
@@ -154,6 +163,8 @@ class Fitting:
         self.importance = importance_weights(self.sampling).to(device) if uniform else None
         self.model = LstmMtl(self.rows.shape[1], config.model, generator=self.generator)
         discourage_absent_actions(self.model, counts)
+        if start is not None:
+            self.model.load_state_dict(start)
         self.model.to(device)
         self.weights, self.gradient = flatten_parameters(self.model)
         self.optimizer = FlatAdam(self.weights, self.gradient, config.training)
@@ -164,6 +175,9 @@ class Fitting:
         self._best_weights = self.weights.clone()
         self._stopping, self._schedule = EarlyStopping(config.training), PlateauSchedule(config.training)
         self._stopped = False
+        if start is not None:
+            self.best_predictions = predict(self.model, self.rows, self.val.starts, self.lookback)
+            self.best_loss = self.evaluate(self.best_predictions, self.val)
 
     @property
     def finished(self) -> bool:

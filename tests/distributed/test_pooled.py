@@ -71,49 +71,53 @@ def kill_a_worker_of(run: RunFolder) -> None:
     workers[-1].send_signal(signal.SIGKILL)
 
 
-def test_two_workers_train_evaluate_and_can_be_looked_at(
-    small_lake: Path, tmp_path: Path, curve: list[dict[str, Any]]
-) -> None:
-    """Every epoch equals one process's to the bit; the run is listed, reported and in MLflow as any other."""
+@pytest.mark.slow
+def test_two_workers_train_the_same_bits(small_lake: Path, tmp_path: Path, curve: list[dict[str, Any]]) -> None:
+    """Every epoch of an undisturbed run equals one process's to the bit, and the driver hears of each."""
     run = start_pooled(small_lake, tmp_path / "runs")
     seen: list[int] = []
-    summary = drive_pooled(run, PooledOptions(workers=2), on_progress=lambda epochs: seen.append(len(epochs)))
+    summary = drive_pooled(run, UNTRACKED, on_progress=lambda epochs: seen.append(len(epochs)))
     assert curve_of(run, curve) == curve
-    assert {epoch["workers"] for epoch in read_progress(run.path)} == {2}
     assert seen[-1] == len(curve)
+    assert summary["totals"]["windows_trained"] == 24 * read_progress(run.path)[0]["num_train_windows"]
+    assert not (run.path / "ray").exists(), "checkpoints of a finished run are of no use"
+
+
+def look_at(run: RunFolder, summary: dict[str, Any]) -> None:
+    """A pooled run is listed, reported and in MLflow as any other, with a bundle per asset."""
+    runs = run.path.parent
     tickers = {folder.name for folder in run.assets.iterdir()}
     assert tickers == set(run.settings.tickers)
     assert len({read_bundle(run.assets / ticker).facts["model_sha256"] for ticker in tickers}) == 1
-    (listed,) = list_runs(tmp_path / "runs")
+    (listed,) = list_runs(runs)
     assert (listed.kind, listed.state, listed.trained) == ("pooled", "finished", 6)
-    entries = run_status(tmp_path / "runs", newest_run(tmp_path / "runs"))["entries"]
+    entries = run_status(runs, newest_run(runs))["entries"]
     assert {entry["ticker"] for entry in entries if entry["metrics"]["ic"] is not None} == tickers
-    assert summary["totals"]["windows_trained"] == 24 * read_progress(run.path)[0]["num_train_windows"]
     assert summary["metrics"]["test"]["mean_over_assets"]["num_assets"] == 6
     assert summary["tracking"]["logged"] == 1
-    assert "pooled" in (tmp_path / "mlflow.db").read_bytes().decode("latin-1")
-    page = write_report(tmp_path / "runs", run.run_id)
-    assert all(ticker in page.read_text() for ticker in tickers)
-    assert not (run.path / "ray").exists(), "checkpoints of a finished run are of no use"
+    page = write_report(runs, run.run_id).read_text(encoding="utf-8")
+    assert all(ticker in page for ticker in tickers)
 
 
 @pytest.mark.parametrize("round_", [1, *(pytest.param(number, marks=pytest.mark.slow) for number in (2, 3))])
 def test_killed_worker_changes_nothing_but_the_time(
     small_lake: Path, tmp_path: Path, curve: list[dict[str, Any]], round_: int
 ) -> None:
-    """The group starts again from the last epoch, and the curve is the unbroken one's to the bit."""
+    """The group starts again from the last epoch; the curve is the unbroken one's to the bit, and nothing is missing."""
     run = start_pooled(small_lake, tmp_path / "runs", storage_path=str(tmp_path / "checkpoints"))
     killer = Meanwhile(lambda: kill_a_worker_of(run))
-    summary = drive_pooled(run, UNTRACKED)
+    summary = drive_pooled(run, PooledOptions(workers=2))
     killer.done()
     assert curve_of(run, curve) == curve
     processes = [epoch["pid"] for epoch in read_progress(run.path)]
     assert len(set(processes)) == 2, "another process went on"
     assert processes == sorted(processes, key=processes.index), "and none of the epochs before was trained again"
-    assert summary["totals"]["trained"] == 6
+    assert {epoch["workers"] for epoch in read_progress(run.path)} == {2}
     assert list((tmp_path / "checkpoints" / run.run_id).glob("checkpoint_*")), "kept where the user wanted them"
+    look_at(run, summary)
 
 
+@pytest.mark.slow
 def test_finished_run_is_not_trained_again(small_lake: Path, tmp_path: Path) -> None:
     """Driving it once more touches no file of any bundle; a lost bundle is written again without training."""
     quick = CONFIG.with_overrides(["training.epochs=2"])
@@ -136,6 +140,7 @@ def test_finished_run_is_not_trained_again(small_lake: Path, tmp_path: Path) -> 
     assert (run.path / "progress.json").read_bytes() == progress
 
 
+@pytest.mark.slow
 def test_what_every_worker_refuses_is_said_once(small_lake: Path, tmp_path: Path) -> None:
     """A lake too small for the configuration is no reason to start the workers again and again."""
     run = start_pooled(small_lake, tmp_path / "runs", CONFIG.with_overrides(["data.min_sessions=9999"]))

@@ -1,0 +1,174 @@
+"""Where a fleet's warm starts come from: a pooled run, an earlier fleet, or a release.
+
+pooled run   the asset's bundle; of an asset that has none, the model as a whole with the scales of all assets
+fleet        the asset's own bundle; one without starts from scratch
+release      the asset's evaluated model; one without starts from scratch
+"""
+
+import dataclasses
+import functools
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from b3dist.config import Config, TrainingConfig
+from b3dist.errors import B3distError, RunError
+from b3dist.run_folder import RunFolder
+
+if TYPE_CHECKING:  # imported in the workers only
+    from b3dist.data.lake import Lake
+    from b3dist.training.asset import TrainedAsset
+    from b3dist.training.warm_start import InitialModel, InitialModels
+
+OPTION = "init_from"
+"""Under which a run's settings keep their source."""
+MODEL_FOLDER = "pooled"
+WARM_EPOCHS = 10
+"""Epochs of a warm start unless set: the first few are the best ones (docs/decisions/0052-warm-start.md)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class InitialSource:
+    """A run or release that models are started from."""
+
+    kind: Literal["run", "release"]
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """In words."""
+        return f"{self.kind} {self.path.name}"
+
+    def to_option(self) -> dict[str, str]:
+        """What a run's settings keep."""
+        return {"kind": self.kind, "path": str(self.path)}
+
+    @classmethod
+    def of_run(cls, run: RunFolder) -> "InitialSource | None":
+        """The source of a run that was started with one."""
+        option = run.settings.options.get(OPTION)
+        return None if option is None else cls(kind=option["kind"], path=Path(option["path"]))
+
+
+def find_source(name: str, *, runs: Path, releases: Path) -> InitialSource:
+    """The run, or else the release (or alias), of a name.
+
+    Raises:
+        RunError: there is neither.
+    """
+    if (runs / name / "config.json").is_file():
+        return InitialSource(kind="run", path=(runs / name).resolve())
+    from b3dist.release import ReleaseStore
+
+    try:
+        return InitialSource(kind="release", path=releases.resolve() / ReleaseStore(releases).resolve(name))
+    except B3distError as error:
+        raise RunError(
+            f"there is no run {name!r} in {runs}, and {error.message}", hint="b3dist runs list; b3dist release list"
+        ) from error
+
+
+def warm_config(source: InitialSource, recipe: Config | None = None) -> Config:
+    """The configuration that a warm start begins with: the source's question and cut, the card's training, few epochs.
+
+    A pooled model's calendar cut comes along, also with a recipe of one's own: with another one, an asset could be
+    tested on sessions that the pooled model was trained on.
+
+    Raises:
+        RunError: the source trained nothing, or is damaged.
+    """
+    trained = source_config(source)
+    if recipe is not None:
+        data = dataclasses.replace(
+            recipe.data, validation_from=trained.data.validation_from, test_from=trained.data.test_from
+        )
+        return dataclasses.replace(recipe, data=data)
+    data = dataclasses.replace(trained.data, from_session=None, to_session=None)
+    training = TrainingConfig(epochs=WARM_EPOCHS)
+    return Config(data=data, model=trained.model, loss=trained.loss, training=training, seed=trained.seed)
+
+
+@dataclass(frozen=True)
+class WarmTrainer:
+    """Trains an asset in a worker, starting from a source that is opened there once."""
+
+    source: InitialSource
+    device: str = "cpu"
+
+    def __call__(self, lake: "Lake", ticker: str, config: Config, assets_dir: Path) -> "TrainedAsset":
+        """As `b3dist.training.asset.train_asset`."""
+        from b3dist.training.asset import train_asset
+
+        models = open_source(self.source)
+        return train_asset(lake, ticker, config, assets_dir, device=self.device, initial_models=models)
+
+
+@functools.lru_cache(maxsize=1)
+def open_source(source: InitialSource) -> "InitialModels":
+    """What gives each asset its initial model.
+
+    Raises:
+        RunError, ReleaseError: the source is damaged.
+    """
+    if source.kind == "run":
+        return functools.partial(_of_run, source)
+    from b3dist.release import ReleaseStore
+
+    return functools.partial(_of_release, ReleaseStore(source.path.parent).open(source.path.name))
+
+
+def _of_run(source: InitialSource, ticker: str) -> "InitialModel | None":
+    from b3dist.training.bundle import read_bundle
+    from b3dist.training.warm_start import InitialModel
+
+    folders = [source.path / "assets" / ticker, source.path / MODEL_FOLDER]
+    folder = next((folder for folder in folders if folder.is_dir()), None)
+    if folder is None:
+        return None
+    bundle = read_bundle(folder)
+    return InitialModel.of_facts(
+        bundle.facts,
+        state=bundle.model.state_dict(),
+        anchor=bundle.facts["anchor"],
+        model_sha256=bundle.facts["model_sha256"],
+        origin=f"{source.name}, {folder.name}",
+        scaler=bundle.scaler,
+        return_target=bundle.return_target,
+    )
+
+
+def _of_release(release: Any, ticker: str) -> "InitialModel | None":
+    from b3dist.training.warm_start import InitialModel
+
+    asset = release.assets.get(ticker)
+    if asset is None:
+        return None
+    model = asset.evaluated
+    return InitialModel.of_facts(
+        asset.facts,
+        state=release.state(model),
+        anchor=model.anchor.isoformat(),
+        model_sha256=model.model_sha256,
+        origin=f"release {release.release_id}, {ticker}",
+        scaler=model.scaler,
+        return_target=model.return_target,
+    )
+
+
+def source_config(source: InitialSource) -> Config:
+    """The configuration that the source's models were trained with, cuts filled in.
+
+    Raises:
+        RunError: the source trained nothing.
+    """
+    if source.kind == "release":
+        from b3dist.release.manifest import read_manifest
+
+        manifest, _ = read_manifest(source.path)
+        return Config.from_dict(next(iter(manifest["assets"].values()))["config"])
+    for folder in [source.path / MODEL_FOLDER, *sorted((source.path / "assets").glob("[!.]*"))]:
+        if (folder / "bundle.json").is_file():
+            facts = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))
+            return Config.from_dict(facts["config"])
+    raise RunError(f"{source.name} holds no trained model to start from", hint="name a run that has finished")
