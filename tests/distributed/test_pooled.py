@@ -103,7 +103,7 @@ def look_at(run: RunFolder, summary: dict[str, Any]) -> None:
 def test_killed_worker_changes_nothing_but_the_time(
     small_lake: Path, tmp_path: Path, curve: list[dict[str, Any]], round_: int
 ) -> None:
-    """The group starts again from the last epoch; the curve is the unbroken one's to the bit, and nothing is missing."""
+    """The group starts again from the last epoch; the curve is the unbroken one's to the bit, and all is written."""
     run = start_pooled(small_lake, tmp_path / "runs", storage_path=str(tmp_path / "checkpoints"))
     killer = Meanwhile(lambda: kill_a_worker_of(run))
     summary = drive_pooled(run, PooledOptions(workers=2))
