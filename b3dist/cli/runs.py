@@ -15,6 +15,7 @@ from b3dist.errors import RunError
 runs_app = typer.Typer(name="runs", no_args_is_help=True, help="What runs there are, what is running, and old ones.")
 
 _COLUMNS = ("run_id", "kind", "state", "assets", "trained", "skipped", "failed")
+_TRIAL_COLUMNS = ("trial", "state", "seconds", "epochs", "macro_f1", "error_ratio", "why")
 
 
 def newest_run(runs: Path) -> str:
@@ -60,13 +61,16 @@ def status(
     json_output: Json = False,
     debug: Debug = False,
 ) -> Answer:
-    """One run, asset by asset; also while it is running."""
+    """One run, asset by asset, or trial by trial; also while it is running."""
     from b3dist.distributed.run_list import run_status
 
     found = run_status(runs, newest_run(runs) if run_id is None else run_id)
 
     def show(console: Console) -> None:
         _show_table(console, [found], _COLUMNS)
+        if found["kind"] == "sweep":
+            _show_table(console, [{**one, "why": one["error"]} for one in found["entries"]], _TRIAL_COLUMNS)
+            return
         rows = [
             {**entry, **(entry["metrics"] or {}), "why": entry["error"] or entry["reason"]}
             for entry in found["entries"]

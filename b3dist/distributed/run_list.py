@@ -8,13 +8,18 @@ from typing import Any
 
 from b3dist.distributed.assignments import Assignments
 from b3dist.distributed.summary import asset_entries
+from b3dist.distributed.sweep.folder import KIND as SWEEP
+from b3dist.distributed.sweep.status import sweep_counts, sweep_entries
 from b3dist.errors import ConfigError, RunError
 from b3dist.run_folder import RunFolder, RunState, is_driven, read_run_config
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunInfo:
-    """One line of `runs list`; counts are over the whole life of the run."""
+    """One line of `runs list`; counts are over the whole life of the run.
+
+    Of a sweep, `trained`, `skipped` and `failed` count trials: complete, stopped early, failed.
+    """
 
     run_id: str
     kind: str
@@ -25,6 +30,8 @@ class RunInfo:
     skipped: int
     failed: int
     path: str
+    trials: int | None = None
+    """Trials asked for, of a sweep."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +68,8 @@ def run_status(runs: Path, run_id: str) -> dict[str, Any]:
         RunError: no such run, or damaged.
     """
     run = RunFolder.open(runs, run_id)
+    if run.settings.kind == SWEEP:
+        return {**vars(_info(run.path)), "entries": sweep_entries(run.path)}
     return {**vars(_info(run.path)), "entries": asset_entries(run, _replay(run))}
 
 
@@ -96,6 +105,8 @@ def prune_runs(runs: Path, *, keep: int) -> Pruned:
 
 def _info(folder: Path) -> RunInfo:
     run = RunFolder.open(folder.parent, folder.name)
+    if run.settings.kind == SWEEP:
+        return _sweep_info(run)
     assignments = _replay(run)
     left = assignments.count("waiting") + assignments.count("leased")
     state: RunState = "running" if is_driven(folder) else "interrupted" if left else "finished"
@@ -109,6 +120,22 @@ def _info(folder: Path) -> RunInfo:
         skipped=assignments.count("skipped"),
         failed=assignments.count("failed"),
         path=str(run.path),
+    )
+
+
+def _sweep_info(run: RunFolder) -> RunInfo:
+    counts, finished = sweep_counts(run)
+    return RunInfo(
+        run_id=run.run_id,
+        kind=run.settings.kind,
+        state="running" if is_driven(run.path) else "finished" if finished else "interrupted",
+        created_at=run.settings.created_at,
+        assets=len(run.settings.tickers),
+        trained=counts["complete"],
+        skipped=counts["pruned"],
+        failed=counts["failed"],
+        path=str(run.path),
+        trials=counts["planned"],
     )
 
 

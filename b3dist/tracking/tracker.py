@@ -123,6 +123,34 @@ class Tracker:
         """Log an asset that failed for good as a failed child run with its error as a tag. Returns at once."""
         self._thread.submit(self._attempt, ticker, lambda: self._write_failure(ticker, error))
 
+    def log_trial(
+        self,
+        number: int,
+        *,
+        params: Mapping[str, float],
+        metrics: Mapping[str, float],
+        curve: Mapping[int, float],
+        tags: Mapping[str, str],
+        error: str | None = None,
+    ) -> None:
+        """Log a sweep's settled trial as a child run, failed if there is an error. Returns at once.
+
+        Args:
+            number: of the trial; its child is called `trial-007`, and one that has ended is not logged again.
+            params: the values searched, by setting.
+            metrics: final numbers.
+            curve: macro F1 by epoch.
+            tags: what else tells it from its siblings.
+            error: why it has no score.
+        """
+        name = f"trial-{number:03}"
+        values = [records.Value(key, value, 0) for key, value in metrics.items()]
+        values += [records.Value("epoch.val_macro_f1", value, epoch) for epoch, value in sorted(curve.items())]
+        said = {**tags, **({"b3dist.error": error[: records.MAX_TAG]} if error else {})}
+        self._thread.submit(
+            self._attempt, name, lambda: self._write_trial(name, records.parameters(params), values, said)
+        )
+
     def finish(self, summary: Mapping[str, Any], status: Status = "FINISHED") -> TrackingResult:
         """Wait for what is being logged, try again what failed, log the summary, end the parent run.
 
@@ -185,6 +213,20 @@ class Tracker:
             self._store.log(child, tags={"b3dist.error": error[: records.MAX_TAG]})
             self._store.end(child, "FAILED")
             self._logged.add(ticker)
+
+    def _write_trial(
+        self, name: str, params: Mapping[str, str], values: list[records.Value], tags: Mapping[str, str]
+    ) -> None:
+        child = self._children.get(name)
+        if child is not None and child.status in ("FINISHED", "FAILED"):
+            self._already_logged.add(name)
+            return
+        if child is None:
+            child = self._store.create(name, {"mlflow.parentRunId": self._parent.id, KIND_TAG: "trial"})
+            self._children[name] = child
+        self._store.log(child, values, time_ms=int(time.time() * 1000), params=params, tags=tags)
+        self._store.end(child, "FAILED" if "b3dist.error" in tags else "FINISHED")
+        self._logged.add(name)
 
     def _write_summary(self, summary: Mapping[str, Any], status: Status) -> None:
         values = records.numbers(summary, without=_NOT_MEASURED) + records.medians(summary.get("assets", []))

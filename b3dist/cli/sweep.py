@@ -1,0 +1,209 @@
+"""`b3dist sweep`: search hyperparameters on Ray Tune."""
+
+import contextlib
+import dataclasses
+import shlex
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from b3dist.cli.fleet import (
+    Address,
+    GpusPerWorker,
+    LakeOrStored,
+    MinSessions,
+    Mlflow,
+    RecipeOrStored,
+    TrackingUri,
+)
+from b3dist.cli.options import (
+    DEFAULT_LAKE,
+    DEFAULT_RUNS,
+    FromSession,
+    Overrides,
+    RecipeFile,
+    RunsOption,
+    Seed,
+    ToSession,
+    build_config,
+)
+from b3dist.cli.output import Answer, Debug, Json, answers
+from b3dist.cli.sweep_progress import sweep_progress
+from b3dist.errors import ConfigError
+
+if TYPE_CHECKING:
+    from b3dist.distributed.sweep.folder import SweepFolder
+
+Tickers = Annotated[
+    str | None, typer.Option("--tickers", help="The cohort every trial trains (default: a seeded sample).")
+]
+Trials = Annotated[int | None, typer.Option("--trials", help="Hyperparameter sets to try (default 40).")]
+Search = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--search",
+        metavar="NAME[=LOW:HIGH]",
+        help="One more setting to search, e.g. training.learning_rate, or another range. Repeatable.",
+    ),
+]
+Cohort = Annotated[int | None, typer.Option("--cohort", help="Size of a sampled cohort (default 10).")]
+HeldOut = Annotated[
+    int | None, typer.Option("--held-out", help="Most assets outside the cohort that judge the winner (default 20).")
+]
+Finalists = Annotated[int | None, typer.Option("--finalists", help="Best trials tried again (default 3).")]
+Seeds = Annotated[int | None, typer.Option("--seeds", help="Fresh seeds for finalists and winner (default 3).")]
+TwoObjectives = Annotated[
+    bool, typer.Option("--two-objectives", help="Search the return error relative to persistence as well.")
+]
+PerAsset = Annotated[bool, typer.Option("--per-asset", help="Also choose parameters for each asset of the cohort.")]
+NoHalving = Annotated[bool, typer.Option("--no-halving", help="Train every trial to its end.")]
+Workers = Annotated[int | None, typer.Option("--workers", help="Trials that run at once (default: all cores).")]
+Resume = Annotated[str | None, typer.Option("--resume", help="Go on with this sweep.")]
+
+
+@answers
+def sweep(
+    lake: LakeOrStored = None,
+    runs: RunsOption = DEFAULT_RUNS,
+    tickers: Tickers = None,
+    trials: Trials = None,
+    search: Search = None,
+    cohort: Cohort = None,
+    held_out: HeldOut = None,
+    finalists: Finalists = None,
+    seeds: Seeds = None,
+    two_objectives: TwoObjectives = False,
+    per_asset: PerAsset = False,
+    no_halving: NoHalving = False,
+    workers: Workers = None,
+    gpus_per_worker: GpusPerWorker = 0.0,
+    resume: Resume = None,
+    address: Address = None,
+    tracking_uri: TrackingUri = None,
+    mlflow: Mlflow = True,
+    recipe: RecipeOrStored = None,
+    recipe_file: RecipeFile = None,
+    overrides: Overrides = None,
+    seed: Seed = None,
+    from_session: FromSession = None,
+    to_session: ToSession = None,
+    min_sessions: MinSessions = None,
+    json_output: Json = False,
+    debug: Debug = False,
+) -> Answer:
+    """Search hyperparameters around the recipe's, which are trial 0, and say whether anything beats them."""
+    from b3dist.distributed.fleet import FleetOptions
+
+    options = FleetOptions(
+        workers=workers,
+        gpus_per_worker=gpus_per_worker,
+        address=address,
+        tracking=mlflow,
+        tracking_uri=tracking_uri,
+        debug=debug,
+    )
+    asked = {
+        "trials": trials,
+        "cohort_size": cohort,
+        "held_out": held_out,
+        "finalists": finalists,
+        "seeds": seeds,
+        "search": search,
+        "tickers": [name.strip().upper() for name in tickers.split(",") if name.strip()] if tickers else None,
+        "two_objectives": two_objectives or None,
+        "per_asset": per_asset or None,
+        "halving": False if no_halving else None,
+    }
+    request = {name: value for name, value in asked.items() if value is not None}
+    training = {
+        "recipe_file": recipe_file,
+        "overrides": overrides,
+        "seed": seed,
+        "from_session": from_session,
+        "to_session": to_session,
+        "min_sessions": min_sessions,
+    }
+    if resume is None:
+        folder = _new(lake or DEFAULT_LAKE, runs, recipe or "card", training, request)
+    else:
+        named = [*request, *(name for name, value in {"recipe": recipe, **training}.items() if value is not None)]
+        if named:
+            raise ConfigError(
+                f"a resumed sweep keeps its settings, got {', '.join(sorted(named))}",
+                hint=f"leave them out to resume {resume}, or start a new sweep",
+            )
+        folder = _reopened(lake, runs, resume)
+    from b3dist.distributed.sweep.drive import drive_sweep
+
+    with _resume_said(folder, runs), sweep_progress() as show:
+        summary = drive_sweep(folder, options, on_progress=show)
+    return _answer(folder, summary)
+
+
+def _new(lake: Path, runs: Path, recipe: str, training: dict[str, Any], request: dict[str, Any]) -> "SweepFolder":
+    config = build_config(recipe, **training)
+    from b3dist.data.lake import Lake
+    from b3dist.distributed.sweep.plan import SweepRequest, new_sweep
+
+    return new_sweep(Lake(lake), runs, config, SweepRequest(**request))
+
+
+def _reopened(lake: Path | None, runs: Path, sweep_id: str) -> "SweepFolder":
+    """The sweep to resume, on the lake it was begun on (which may have moved, but not changed)."""
+    from b3dist.data.lake import Lake
+    from b3dist.distributed.sweep.folder import SweepFolder
+
+    folder = SweepFolder.open(runs, sweep_id)
+    opened = Lake(lake or folder.run.settings.lake)
+    folder.run.require_same(config=folder.config, lake_manifest_hash=opened.manifest_hash)
+    folder.run.settings = dataclasses.replace(folder.run.settings, lake=opened.path.resolve())
+    return folder
+
+
+@contextlib.contextmanager
+def _resume_said(folder: "SweepFolder", runs: Path) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        command = ["b3dist", "sweep", "--runs", str(runs), "--resume", folder.run.run_id]
+        raise KeyboardInterrupt(f"resume with: {shlex.join(command)}") from None
+
+
+def _answer(folder: "SweepFolder", summary: dict[str, Any]) -> Answer:
+    totals, best, verdict = summary["totals"], summary["best"], summary["verdict"]
+    payload = {
+        "sweep_id": summary["run_id"],
+        "best": {name: best[name] for name in ("params", "value", "adopted")},
+        "trials": totals["trials"],
+        "path": str(folder.run.path),
+        "verdict": verdict["reason"],
+        "best_recipe": str(folder.best),
+        **{name: totals[name] for name in ("complete", "pruned", "failed", "wall_seconds")},
+    }
+    if summary["asset_verdict"]:
+        payload["asset_verdict"] = summary["asset_verdict"]["reason"]
+    return Answer(payload=payload, show=_shown(folder, summary))
+
+
+def _shown(folder: "SweepFolder", summary: dict[str, Any]) -> Callable[[Console], None]:
+    def show(console: Console) -> None:
+        totals = summary["totals"]
+        console.print(
+            f"sweep {summary['run_id']}: {totals['trials']} trials ({totals['complete']} complete, "
+            f"{totals['pruned']} stopped early, {totals['failed']} failed), {totals['wall_seconds']:.0f} s"
+        )
+        start = folder.plan.space.start(folder.config)
+        table = Table("setting", "from", "best", box=None)
+        for name, value in summary["best"]["params"].items():
+            table.add_row(name, f"{start[name]:g}", f"{value:g}")
+        console.print(table)
+        console.print(summary["verdict"]["reason"], soft_wrap=True)
+        if summary["asset_verdict"]:
+            console.print(f"per asset: {summary['asset_verdict']['reason']}", soft_wrap=True)
+        console.print(f"use it: b3dist fleet --recipe-file {folder.best}", soft_wrap=True)
+
+    return show

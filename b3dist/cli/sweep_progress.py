@@ -1,0 +1,68 @@
+"""Live progress of a sweep on stderr: a bar on a terminal, a plain line now and then otherwise."""
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+if TYPE_CHECKING:
+    from b3dist.distributed.sweep.progress import SweepProgress
+
+_LINE_EVERY_S = 5.0
+
+
+@contextlib.contextmanager
+def sweep_progress() -> Iterator[Callable[["SweepProgress"], None]]:
+    """Yield what `drive_sweep` calls with each moment of the sweep; say at once what takes its first seconds."""
+    print("starting Ray (about 15 s)", file=sys.stderr, flush=True)
+    console = Console(stderr=True, highlight=False)
+    if not console.is_terminal:
+        yield _LinePrinter().show
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[detail]}"))
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("search", total=None, detail="starting workers")
+
+        def show(progress: "SweepProgress") -> None:
+            done, total = counts(progress)
+            bar.update(task, description=progress.stage, total=total, completed=done, detail=describe(progress))
+
+        yield show
+
+
+def counts(progress: "SweepProgress") -> tuple[int, int]:
+    """Done and total of the stage: trials of the search, trainings of what follows it."""
+    searching = progress.stage == "search"
+    return (progress.settled, progress.trials) if searching else (progress.done, progress.total)
+
+
+def describe(progress: "SweepProgress") -> str:
+    """How trials ended, and the best beside trial 0, in one line."""
+    if progress.stage != "search":
+        return "trainings"
+    parts = [f"{progress.complete} complete", f"{progress.pruned} stopped early", f"{progress.failed} failed"]
+    if progress.best is not None:
+        parts.append(f"best macro F1 {progress.best:.4f}")
+    if progress.baseline is not None:
+        parts.append(f"trial 0: {progress.baseline:.4f}")
+    return ", ".join(parts)
+
+
+class _LinePrinter:
+    """Prints a line when something has ended, but not more often than every few seconds."""
+
+    def __init__(self) -> None:
+        self._last_line = 0.0
+        self._last: tuple[str, int] = ("", -1)
+
+    def show(self, progress: "SweepProgress") -> None:
+        done, total = counts(progress)
+        now, here = time.monotonic(), (progress.stage, done)
+        if here == self._last or (now - self._last_line < _LINE_EVERY_S and done < total):
+            return
+        self._last_line, self._last = now, here
+        print(f"{progress.stage}: {done}/{total}: {describe(progress)}", file=sys.stderr, flush=True)

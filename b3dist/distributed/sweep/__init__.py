@@ -1,0 +1,1 @@
+"""A hyperparameter sweep on Ray Tune: search, finalists, verdict."""

@@ -1,0 +1,214 @@
+"""Drive a sweep from wherever it stands to its verdict: search, finalists, held-out assets, best.yaml.
+
+Everything is in the sweep's folder: trials in Optuna's journal, later trainings in the ledger. So driving the same
+folder again goes on where any earlier driver ended, however it ended.
+"""
+
+import contextlib
+import os
+import queue
+import shutil
+import socket
+import time
+from collections.abc import Callable
+from typing import Any
+
+from b3dist.distributed.cluster import connected, num_workers_for
+from b3dist.distributed.fleet import FleetOptions
+from b3dist.distributed.ledger import Ledger, read_ledger
+from b3dist.distributed.sweep.evaluations import Evaluations
+from b3dist.distributed.sweep.folder import SweepFolder
+from b3dist.distributed.sweep.outcome import Outcome, write_outcome
+from b3dist.distributed.sweep.progress import SweepProgress
+from b3dist.distributed.sweep.stages import Stages
+from b3dist.distributed.sweep.status import trial_states
+from b3dist.distributed.sweep.tracking import SweepTracking
+from b3dist.errors import B3distError, ConfigError, RunError, StorageError
+from b3dist.tuning.study import Search, SearchSettings
+
+_POLL_S = 0.25
+
+
+def drive_sweep(
+    sweep: SweepFolder, options: FleetOptions, *, on_progress: Callable[[SweepProgress], None] | None = None
+) -> dict[str, Any]:
+    """Run what is left of a sweep, write best.yaml and summary.json.
+
+    Args:
+        sweep: a new one, or one to resume.
+        options: where and how; nothing in it changes the numbers of a trial.
+        on_progress: called a few times a second from this thread.
+
+    Returns:
+        What summary.json holds.
+
+    Raises:
+        RunError: driven by another process, or no trial could be run.
+        StorageError: disk full or not writable.
+        KeyboardInterrupt: Ctrl-C or SIGTERM; the sweep can be resumed.
+    """
+    if isinstance(options.workers, tuple):
+        raise ConfigError("a sweep needs a fixed number of workers", hint="--workers 4")
+    started = time.time()
+    with sweep.run.driven():
+        events = read_ledger(sweep.run.ledger)
+        ledger = Ledger(sweep.run.ledger)
+        try:
+            ledger.append("opened", pid=os.getpid(), host=socket.gethostname())
+            search = Search(search_settings(sweep), sweep.journal)
+            _tell_ledger(search, ledger, sweep)
+            return _Drive(sweep, options, search, ledger, Evaluations(events), started, on_progress).run()
+        finally:
+            ledger.close()
+
+
+def search_settings(sweep: SweepFolder) -> SearchSettings:
+    """What the search is asked to do."""
+    plan, config = sweep.plan, sweep.config
+    return SearchSettings(
+        space=plan.space,
+        start=plan.space.start(config),
+        budget=plan.trials,
+        epochs=config.training.epochs,
+        seed=config.seed,
+        two_objectives=plan.two_objectives,
+        halving=plan.halving,
+    )
+
+
+def _tell_ledger(search: Search, ledger: Ledger, sweep: SweepFolder) -> None:
+    """Add what a killed driver told the journal and no longer the ledger."""
+    told = trial_states(sweep.run.path)
+    for record in search.records():
+        state = "abandoned" if record.was_abandoned else record.state
+        if record.state != "waiting" and told.get(record.number) != state:
+            ledger.append("trial", number=record.number, state=state, time=round(time.time(), 3))
+
+
+class _Drive:
+    """One invocation."""
+
+    def __init__(
+        self,
+        sweep: SweepFolder,
+        options: FleetOptions,
+        search: Search,
+        ledger: Ledger,
+        evaluations: Evaluations,
+        started: float,
+        on_progress: Callable[[SweepProgress], None] | None,
+    ) -> None:
+        self._sweep = sweep
+        self._options = options
+        self._search = search
+        self._ledger = ledger
+        self._evaluations = evaluations
+        self._started = started
+        self._on_progress = on_progress
+        self._tracking = SweepTracking(sweep, options)
+        self._outcome: Outcome | None = None
+
+    def run(self) -> dict[str, Any]:
+        try:
+            most = self._options.worker_range[1] if self._options.worker_range else len(os.sched_getaffinity(0))
+            storage = self._sweep.run.path / "ray"
+            try:
+                with connected(self._options.address, num_cpus=most, debug=self._options.debug) as ray:
+                    self._tracking.open()
+                    self._run_search(ray, storage)
+                    self._run_stages(ray)
+            finally:
+                shutil.rmtree(storage, ignore_errors=True)
+        except (KeyboardInterrupt, B3distError):
+            with contextlib.suppress(StorageError):  # the first error is the one to show
+                self._finish("interrupted")
+            raise
+        return self._finish("finished")
+
+    def _run_search(self, ray: Any, storage: Any) -> None:
+        from b3dist.distributed.sweep.search_phase import SearchThread, TrialEvent
+
+        self._track_trials()
+        if self._search.num_left == 0:
+            return
+        happened: queue.SimpleQueue[TrialEvent] = queue.SimpleQueue()
+        thread = SearchThread(
+            self._search,
+            self._settings(),
+            workers=self._workers(ray),
+            gpus_per_worker=self._options.gpus_per_worker,
+            storage=storage,
+            notify=happened.put,
+        )
+        thread.start()
+        while True:
+            alive = thread.is_alive()
+            while not happened.empty():
+                event = happened.get()
+                self._ledger.append("trial", number=event.number, state=event.state, time=round(event.at, 3))
+            self._track_trials()
+            self._show("search")
+            if not alive:
+                break
+            thread.join(_POLL_S)
+        if self._search.num_left:
+            cause = f": {type(thread.error).__name__}: {thread.error}" if thread.error else ""
+            raise RunError(
+                f"sweep {self._sweep.run.run_id}: Ray Tune ended with {self._search.num_left} trials left{cause}",
+                hint=f"resume with --resume {self._sweep.run.run_id}",
+            ) from thread.error
+
+    def _run_stages(self, ray: Any) -> None:
+        from b3dist.distributed.sweep.trial import evaluate
+
+        settings = ray.put(self._settings())
+        task = evaluate.options(num_cpus=1, num_gpus=self._options.gpus_per_worker)
+        stages = Stages(
+            self._sweep,
+            self._search.records(),
+            self._evaluations,
+            ray=ray,
+            start=lambda ticker, config: task.remote(settings, ticker, config),
+            at_once=self._workers(ray),
+            ledger=self._ledger,
+            on_progress=self._show,
+        )
+        self._outcome = stages.run()
+
+    def _settings(self) -> Any:
+        from b3dist.distributed.sweep.trial import TrialSettings
+
+        settings = self._sweep.run.settings
+        return TrialSettings(
+            lake=settings.lake,
+            lake_manifest_hash=settings.lake_manifest_hash,
+            base=settings.config,
+            cohort=tuple(self._sweep.plan.cohort),
+            use_gpu=self._options.gpus_per_worker > 0,
+        )
+
+    def _workers(self, ray: Any) -> int:
+        possible = num_workers_for(ray.cluster_resources(), gpus_per_worker=self._options.gpus_per_worker)
+        wanted = self._options.worker_range[1] if self._options.worker_range else possible
+        if wanted > possible and not self._options.attaches:
+            raise ConfigError(
+                f"{wanted} workers asked for, but this machine holds {possible}", hint=f"--workers {possible} or less"
+            )
+        return wanted
+
+    def _track_trials(self) -> None:
+        for record in self._search.records():
+            if record.state in ("complete", "pruned", "failed"):
+                self._tracking.log_trial(record)
+
+    def _show(self, stage: str, done: int = 0, total: int = 0) -> None:
+        if self._on_progress is not None:
+            self._on_progress(
+                SweepProgress.of(self._search.records(), self._sweep.plan, stage=stage, done=done, total=total)
+            )
+
+    def _finish(self, state: str) -> dict[str, Any]:
+        summary = write_outcome(self._sweep, self._search.records(), self._outcome, state=state, started=self._started)
+        summary["tracking"] = self._tracking.finish(summary, state)
+        self._sweep.run.write_summary(summary)
+        return summary

@@ -1,0 +1,92 @@
+"""Finalists and held-out assets: independent trainings on Ray, each recorded as it ends, none done twice."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from b3dist.config import Config
+from b3dist.distributed.ledger import Event
+from b3dist.tuning.scores import AssetScore
+
+
+@dataclass(frozen=True)
+class Job:
+    """One asset under one trial's parameters and one seed."""
+
+    number: int
+    """The trial's."""
+    seed: int
+    ticker: str
+    params: str
+    """The parameters as canonical JSON: two trials with the same ones share a job's result."""
+
+    @property
+    def key(self) -> tuple[str, int, str]:
+        """What its result depends on."""
+        return self.params, self.seed, self.ticker
+
+
+class Evaluations:
+    """Results by job, from the ledger and as they come."""
+
+    def __init__(self, events: Iterable[Event]) -> None:
+        self._results: dict[tuple[str, int, str], Mapping[str, Any]] = {}
+        for event in events:
+            if event["event"] == "evaluated":
+                self._results[(event["params"], event["seed"], event["ticker"])] = event["result"]
+
+    def missing(self, jobs: Iterable[Job]) -> list[Job]:
+        """Jobs without a result, each once."""
+        return list({job.key: job for job in jobs if job.key not in self._results}.values())
+
+    def add(self, job: Job, result: Mapping[str, Any]) -> None:
+        """A job's result."""
+        self._results[job.key] = result
+
+    def score(self, job: Job, part: str) -> AssetScore | None:
+        """A job's score on `val` or `test`; None if it failed."""
+        result = self._results[job.key]
+        return None if "error" in result else AssetScore.from_dict(dict(result[part]))
+
+    def error(self, job: Job) -> str | None:
+        """Why a job failed, or None."""
+        error = self._results[job.key].get("error")
+        return None if error is None else str(error)
+
+
+def run_jobs(
+    ray: Any,
+    start: Callable[[Job], Any],
+    jobs: Sequence[Job],
+    *,
+    at_once: int,
+    on_result: Callable[[Job, Mapping[str, Any]], None],
+) -> None:
+    """Run jobs as Ray tasks, so many at once, and hand over each result.
+
+    Args:
+        ray: connected.
+        start: starts a job and returns its reference.
+        jobs: in the order of work.
+        at_once: most tasks waiting or running.
+        on_result: called from this thread; a job whose workers died several times has the result {"error": ...}.
+    """
+    waiting = list(reversed(jobs))
+    running: dict[Any, Job] = {}
+    while waiting or running:
+        while waiting and len(running) < at_once:
+            job = waiting.pop()
+            running[start(job)] = job
+        done, _ = ray.wait(list(running), num_returns=1, timeout=1.0)  # the timeout lets signals in
+        for reference in done:
+            job = running.pop(reference)
+            try:
+                result = ray.get(reference)
+            except ray.exceptions.RayError as error:
+                result = {"error": f"its worker died: {type(error).__name__}"}
+            on_result(job, result)
+
+
+def with_seed(config: Config, seed: int) -> Config:
+    """The configuration under another seed."""
+    return config.replace_setting("seed", seed)

@@ -1,0 +1,98 @@
+"""RUNS/<sweep_id>/: a run folder of kind "sweep", and what it holds beyond one.
+
+config.json     its options say what is searched, on which assets, how much
+journal.log     Optuna's journal: every trial; optuna-dashboard and optuna's plots read it
+ledger.jsonl    trials settled, finalists' and held-out assets' scores, as they come
+best.yaml       the configuration to use: the winner's, or the one the sweep started from
+assets/*.yaml   with --per-asset: the configuration for each asset
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from b3dist.config import Config
+from b3dist.errors import RunError
+from b3dist.run_folder import RunFolder
+from b3dist.tuning.space import SearchSpace
+
+KIND: Final = "sweep"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepPlan:
+    """What decides a sweep's numbers besides the configuration it starts from."""
+
+    space: SearchSpace
+    cohort: Sequence[str]
+    """Assets every trial trains."""
+    held_out: Sequence[str]
+    """Assets the winner is judged on; none of the cohort's."""
+    excluded: dict[str, str]
+    """Assets asked for that no model can be trained for, and why."""
+    trials: int
+    finalists: int
+    seeds: int
+    """Fresh seeds per finalist, and on held-out assets."""
+    two_objectives: bool
+    halving: bool
+    per_asset: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return {**vars(self), "space": self.space.to_list()}
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> "SweepPlan":
+        """What `to_dict` gave."""
+        return cls(**{**content, "space": SearchSpace.from_list(content["space"])})
+
+
+@dataclass(frozen=True)
+class SweepFolder:
+    """A sweep's folder and plan."""
+
+    run: RunFolder
+    plan: SweepPlan
+
+    @property
+    def journal(self) -> Path:
+        """Optuna's journal file."""
+        return self.run.path / "journal.log"
+
+    @property
+    def best(self) -> Path:
+        """The configuration to use."""
+        return self.run.path / "best.yaml"
+
+    @property
+    def config(self) -> Config:
+        """Where the search starts."""
+        return self.run.settings.config
+
+    @classmethod
+    def open(cls, runs: Path, sweep_id: str) -> "SweepFolder":
+        """The folder of an existing sweep.
+
+        Raises:
+            RunError: no such run, not a sweep, or damaged.
+        """
+        run = RunFolder.open(runs, sweep_id)
+        if run.settings.kind != KIND:
+            raise RunError(
+                f"run {sweep_id} is a {run.settings.kind}, not a sweep", hint=f"b3dist {run.settings.kind} --resume"
+            )
+        return cls(run, plan_of(run))
+
+
+def plan_of(run: RunFolder) -> SweepPlan:
+    """The plan of a sweep.
+
+    Raises:
+        RunError: it is damaged.
+    """
+    try:
+        return SweepPlan.from_dict(dict(run.settings.options))
+    except (ValueError, TypeError, KeyError) as error:
+        raise RunError(f"{run.path / 'config.json'} is damaged: {error}", hint="start a new sweep") from error

@@ -1,0 +1,115 @@
+"""A new sweep: which assets it searches on, and which ones judge its winner."""
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from b3dist.config import Config
+from b3dist.data.lake import Lake
+from b3dist.distributed.selection import choose_tickers, new_run
+from b3dist.distributed.sweep.folder import KIND, SweepFolder, SweepPlan
+from b3dist.errors import ConfigError, DataError, InsufficientDataError
+from b3dist.training.asset import load_asset
+from b3dist.tuning.space import SearchSpace, search_space
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepRequest:
+    """What a user asks of a sweep."""
+
+    trials: int = 40
+    search: Sequence[str] = ()
+    """Further settings to search, or other ranges: `section.field[=low:high]`."""
+    tickers: Sequence[str] | None = None
+    """The cohort; None: a seeded sample."""
+    cohort_size: int = 10
+    """Of that sample."""
+    held_out: int = 20
+    """Most assets the winner is judged on."""
+    finalists: int = 3
+    """Best trials that are tried again under fresh seeds."""
+    seeds: int = 3
+    two_objectives: bool = False
+    halving: bool = True
+    per_asset: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("trials", "cohort_size", "finalists", "seeds"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not 0 <= self.held_out <= 1000:
+            raise ConfigError(f"held_out must be between 0 and 1000, got {self.held_out}")
+        if self.per_asset and self.two_objectives:
+            raise ConfigError(
+                "parameters per asset are chosen by macro F1 alone", hint="leave out --two-objectives or --per-asset"
+            )
+
+
+def new_sweep(lake: Lake, runs: Path, base: Config, request: SweepRequest) -> SweepFolder:
+    """Make the folder of a new sweep: choose cohort and held-out assets by the run's seed.
+
+    Raises:
+        ConfigError: a setting that cannot be searched, a ticker that is not in the lake, no asset to search on.
+        StorageError: `runs` cannot be written.
+    """
+    space = search_space(base, request.search)
+    space.start(base)
+    known = choose_tickers(lake, None)
+    shuffled = list(known)
+    random.Random(f"sweep:{base.seed}").shuffle(shuffled)  # noqa: S311  a sample, no secret
+    excluded: dict[str, str] = {}
+    usable = _Usable(lake, base, space, excluded)
+    if request.tickers is not None:
+        cohort = [ticker for ticker in choose_tickers(lake, request.tickers) if usable(ticker)]
+    else:
+        cohort = _first(request.cohort_size, (ticker for ticker in shuffled if usable(ticker)))
+    if not cohort:
+        why = "; ".join(sorted(set(excluded.values()))[:2])
+        raise ConfigError(f"no asset to search on: {why}", hint="name longer histories, or lower --min-sessions")
+    asked_for = {name: reason for name, reason in excluded.items() if request.tickers is not None}
+    rest = (ticker for ticker in shuffled if ticker not in cohort and usable(ticker))
+    plan = SweepPlan(
+        space=space,
+        cohort=[ticker for ticker in known if ticker in set(cohort)],
+        held_out=_first(request.held_out, rest),
+        excluded=asked_for,
+        trials=request.trials,
+        finalists=request.finalists,
+        seeds=request.seeds,
+        two_objectives=request.two_objectives,
+        # A set that is bad for the cohort may be the best for one of its assets.
+        halving=request.halving and not request.per_asset and not request.two_objectives,
+        per_asset=request.per_asset,
+    )
+    return SweepFolder(new_run(lake, runs, base, tickers=plan.cohort, kind=KIND, options=plan.to_dict()), plan)
+
+
+class _Usable:
+    """Whether an asset can be trained, under the base configuration and under the longest lookback searched."""
+
+    def __init__(self, lake: Lake, base: Config, space: SearchSpace, excluded: dict[str, str]) -> None:
+        longest = {one.name: one.high for one in space.dimensions if one.name == "data.lookback"}
+        self._lake = lake
+        self._configs = [base, space.apply(base, longest)] if longest else [base]
+        self._excluded = excluded
+        self._sessions = dict(lake.tickers()[["ticker", "num_sessions"]].itertuples(index=False, name=None))
+
+    def __call__(self, ticker: str) -> bool:
+        if ticker in self._excluded:
+            return False
+        needed = self._configs[0].data.min_sessions
+        if self._sessions[ticker] < needed:  # known without reading a bar
+            self._excluded[ticker] = f"{ticker} has {self._sessions[ticker]} sessions, expected at least {needed}"
+            return False
+        try:
+            for config in self._configs:
+                load_asset(self._lake, ticker, config)
+        except (InsufficientDataError, DataError) as error:
+            self._excluded[ticker] = error.message
+            return False
+        return True
+
+
+def _first(number: int, tickers: Iterator[str]) -> list[str]:
+    return [ticker for _, ticker in zip(range(number), tickers, strict=False)]

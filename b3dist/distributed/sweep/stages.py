@@ -1,0 +1,177 @@
+"""After the search: finalists under fresh seeds, the winner on held-out assets, and choices per asset."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from b3dist.config import Config
+from b3dist.distributed.ledger import Ledger
+from b3dist.distributed.sweep.evaluations import Evaluations, Job, run_jobs, with_seed
+from b3dist.distributed.sweep.folder import SweepFolder
+from b3dist.distributed.sweep.outcome import AssetChoice, Finalist, Outcome
+from b3dist.tuning.finalists import Verdict, baseline_of, choose_finalists, choose_winner, judge
+from b3dist.tuning.scores import AssetScore, CohortScore
+from b3dist.tuning.shrinkage import choose_per_asset
+from b3dist.tuning.study import TrialRecord, derived_seed
+
+
+class Stages:
+    """What follows the search; every training goes through `_train`, which does none twice."""
+
+    def __init__(
+        self,
+        sweep: SweepFolder,
+        records: Sequence[TrialRecord],
+        evaluations: Evaluations,
+        *,
+        ray: Any,
+        start: Callable[[str, Config], Any],
+        at_once: int,
+        ledger: Ledger,
+        on_progress: Callable[[str, int, int], None],
+    ) -> None:
+        self._sweep = sweep
+        self._plan = sweep.plan
+        self._records = {record.number: record for record in records}
+        self._evaluations = evaluations
+        self._ray = ray
+        self._start = start
+        self._at_once = at_once
+        self._ledger = ledger
+        self._on_progress = on_progress
+        base = sweep.config.seed
+        # Not the search's own seed: under it the best trial is also the luckiest.
+        self._seeds = [derived_seed("finalist", base, index) for index in range(sweep.plan.seeds)]
+
+    def run(self) -> Outcome:
+        """From the trials to the verdict."""
+        baseline = baseline_of(list(self._records.values()))
+        if baseline is None:
+            first = next((record for record in self._records.values() if record.is_baseline), None)
+            why = first.attributes.get("error", "unknown") if first else "it was never run"
+            return Outcome(
+                winner=None, verdict=_kept(f"trial 0, the configuration started from, failed ({why}): nothing to beat")
+            )
+        chosen = choose_finalists(
+            list(self._records.values()), most=self._plan.finalists, two_objectives=self._plan.two_objectives
+        )
+        winner, finalists = self._run_finalists(baseline, chosen)
+        verdict = self._judge_winner(baseline.number, winner)
+        choices, asset_verdict = ([], None) if not self._plan.per_asset else self._choose_per_asset(baseline)
+        return Outcome(
+            winner=winner, verdict=verdict, finalists=finalists, choices=choices, asset_verdict=asset_verdict
+        )
+
+    def _run_finalists(self, baseline: TrialRecord, chosen: Sequence[TrialRecord]) -> tuple[int, list[Finalist]]:
+        jobs = {
+            (record.number, seed): [self._job(record.number, seed, ticker) for ticker in self._plan.cohort]
+            for seed in self._seeds
+            for record in (baseline, *chosen)
+        }
+        self._train("finalists", [job for group in jobs.values() for job in group])
+        scores: dict[int, list[CohortScore]] = {}
+        finalists = []
+        for record in (baseline, *chosen):
+            groups = [jobs[record.number, seed] for seed in self._seeds]
+            errors = [error for group in groups for job in group if (error := self._evaluations.error(job))]
+            if not errors:
+                scores[record.number] = [CohortScore.pooled(self._scores(group, "val")) for group in groups]
+            finalists.append(
+                Finalist(number=record.number, seeds=scores.get(record.number, []), error=next(iter(errors), None))
+            )
+        if baseline.number not in scores:
+            return baseline.number, finalists
+        winner, _ = choose_winner(scores, baseline=baseline.number, two_objectives=self._plan.two_objectives)
+        return winner, finalists
+
+    def _judge_winner(self, baseline: int, winner: int) -> Verdict:
+        if winner == baseline:
+            return _kept(f"no trial beats trial 0 over {len(self._seeds)} fresh seeds: keep the defaults")
+        return self._compare("held-out", dict.fromkeys(self._plan.held_out, winner), baseline)
+
+    def _choose_per_asset(self, baseline: TrialRecord) -> tuple[list[AssetChoice], Verdict | None]:
+        """Each cohort asset's own parameters, and whether they beat trial 0 on those assets' test parts."""
+        ended = [record for record in self._records.values() if record.state == "complete" and record.values]
+        scores = {
+            ticker: [AssetScore.from_dict(record.attributes["assets"][ticker]) for record in ended]
+            for ticker in self._plan.cohort
+        }
+        variance = {ticker: self._seed_variance(baseline.number, ticker) for ticker in self._plan.cohort}
+        own = choose_per_asset(scores, [(record.values or (0.0,))[0] for record in ended], variance)
+        choices = [
+            AssetChoice(ticker=ticker, number=ended[one.trial].number, share=one.share, noise=one.noise)
+            for ticker, one in own.items()
+        ]
+        verdict = self._compare("per-asset", {one.ticker: one.number for one in choices}, baseline.number)
+        return choices, verdict
+
+    def _seed_variance(self, number: int, ticker: str) -> float:
+        """Variance over seeds of an asset's validation macro F1 under the baseline; 0 with a single seed."""
+        scores = self._scores([self._job(number, seed, ticker) for seed in self._seeds], "val")
+        return float(np.var([score.macro_f1 for score in scores], ddof=1)) if len(scores) > 1 else 0.0
+
+    def _compare(self, stage: str, trials: Mapping[str, int], baseline: int) -> Verdict:
+        """Each asset's trial against trial 0 on its test part, under all seeds."""
+        own = {ticker: [self._job(number, seed, ticker) for seed in self._seeds] for ticker, number in trials.items()}
+        other = {ticker: [self._job(baseline, seed, ticker) for seed in self._seeds] for ticker in trials}
+        self._train(stage, [job for ticker in trials for job in (*own[ticker], *other[ticker])])
+        failed = [ticker for ticker in trials for job in own[ticker] if self._evaluations.error(job)]
+        if failed:
+            return _kept(f"the winner cannot train {', '.join(dict.fromkeys(failed))}: keep the defaults")
+        judged = [ticker for ticker in trials if not any(self._evaluations.error(job) for job in other[ticker])]
+        return judge(
+            [_summed(self._scores(own[ticker], "test")) for ticker in judged],
+            [_summed(self._scores(other[ticker], "test")) for ticker in judged],
+            seed=derived_seed("bootstrap", self._sweep.config.seed),
+            two_objectives=self._plan.two_objectives,
+        )
+
+    def _scores(self, jobs: Sequence[Job], part: str) -> list[AssetScore]:
+        scores = [self._evaluations.score(job, part) for job in jobs]
+        return [score for score in scores if score is not None]
+
+    def _job(self, number: int, seed: int, ticker: str) -> Job:
+        params = json.dumps(self._records[number].params, sort_keys=True)
+        return Job(number=number, seed=seed, ticker=ticker, params=params)
+
+    def _train(self, stage: str, jobs: Sequence[Job]) -> None:
+        missing = self._evaluations.missing(jobs)
+        total = len({job.key for job in jobs})
+        done = total - len(missing)
+        self._on_progress(stage, done, total)
+
+        def start(job: Job) -> Any:
+            config = self._plan.space.apply(self._sweep.config, json.loads(job.params))
+            return self._start(job.ticker, with_seed(config, job.seed))
+
+        def keep(job: Job, result: Mapping[str, Any]) -> None:
+            nonlocal done
+            self._ledger.append(
+                "evaluated",
+                stage=stage,
+                number=job.number,
+                params=job.params,
+                seed=job.seed,
+                ticker=job.ticker,
+                result=result,
+            )
+            self._evaluations.add(job, result)
+            done += 1
+            self._on_progress(stage, done, total)
+
+        run_jobs(self._ray, start, missing, at_once=self._at_once, on_result=keep)
+
+
+def _summed(scores: Sequence[AssetScore]) -> AssetScore:
+    """One asset under several seeds as one score."""
+    return AssetScore(
+        confusion=np.sum([score.confusion for score in scores], axis=0),
+        squared_error=sum(score.squared_error for score in scores),
+        naive_squared_error=sum(score.naive_squared_error for score in scores),
+    )
+
+
+def _kept(reason: str) -> Verdict:
+    return Verdict(adopted=False, reason=reason)

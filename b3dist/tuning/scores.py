@@ -1,0 +1,96 @@
+"""How a cohort of assets is judged by numbers that do not move with the loss being searched.
+
+One asset's macro F1 is a lottery: of 105 real test parts 51 hold no buy and 19 no sell. So the assets' confusion
+matrices are summed first. Return errors are divided by persistence's asset by asset: no volatile asset decides.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from b3dist.data.windows import Split
+from b3dist.training.metrics import confusion_matrix
+from b3dist.training.return_unit import ReturnTarget
+from b3dist.training.trainer import Predictions
+
+Counts = npt.NDArray[np.int64]
+"""(3, 3): rows true, columns predicted, in the order buy, sell, hold."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AssetScore:
+    """One part of one asset, in sums that can be pooled."""
+
+    confusion: Counts
+    squared_error: float
+    """Of the predicted returns, summed over windows, fractions squared."""
+    naive_squared_error: float
+    """Persistence's."""
+
+    @classmethod
+    def of(cls, predictions: Predictions, part: Split, target: ReturnTarget) -> "AssetScore":
+        """Score a model's outputs for the windows of a part."""
+        returns = target.decode(predictions.returns.cpu().to(torch.float64)).numpy()
+        return cls(
+            confusion=confusion_matrix(part.action, predictions.logits.cpu().argmax(dim=1).numpy()),
+            squared_error=float(np.square(returns - part.future_return).sum()),
+            naive_squared_error=float(np.square(part.future_return).sum()),
+        )
+
+    @property
+    def macro_f1(self) -> float:
+        """Of this asset alone."""
+        return float(macro_f1_of(self.confusion))
+
+    @property
+    def error_ratio(self) -> float | None:
+        """Return RMSE relative to persistence's; None where the price never moved."""
+        if self.naive_squared_error <= 0:
+            return None
+        return math.sqrt(self.squared_error / self.naive_squared_error)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return {
+            "confusion": self.confusion.tolist(),
+            "squared_error": self.squared_error,
+            "naive_squared_error": self.naive_squared_error,
+        }
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> "AssetScore":
+        """What `to_dict` gave."""
+        return cls(**{**content, "confusion": np.array(content["confusion"], dtype=np.int64)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class CohortScore:
+    """A cohort's two objectives."""
+
+    macro_f1: float
+    """Of the summed confusion matrices; higher is better."""
+    error_ratio: float
+    """Geometric mean over assets of return RMSE / persistence's; lower is better."""
+
+    @classmethod
+    def pooled(cls, scores: Sequence[AssetScore]) -> "CohortScore":
+        """Pool assets: (or the same asset under several seeds)."""
+        ratios = [ratio for score in scores if (ratio := score.error_ratio) is not None]
+        return cls(
+            macro_f1=float(macro_f1_of(np.sum([score.confusion for score in scores], axis=0))),
+            error_ratio=math.exp(float(np.mean(np.log(np.maximum(ratios, 1e-12))))) if ratios else 1.0,
+        )
+
+
+def macro_f1_of(confusion: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """Macro F1 over the classes present in truth or prediction, of confusion: (..., 3, 3) -> (...)."""
+    hits = np.diagonal(confusion, axis1=-2, axis2=-1)
+    total = confusion.sum(axis=-1) + confusion.sum(axis=-2)
+    f1 = np.where(total > 0, 2.0 * hits / np.maximum(total, 1), 0.0)
+    present = (total > 0).sum(axis=-1)
+    return np.asarray(f1.sum(axis=-1) / np.maximum(present, 1), dtype=np.float64)

@@ -1,0 +1,310 @@
+"""The search itself: Optuna asked and told, in a journal that survives kills and that dashboards can read.
+
+The sampler is made anew for every suggestion from the sweep's seed and the suggestion's number. So a resumed sweep goes
+on as an unbroken one would, and suggestions that do not look at results (the first ten) are the same for any number
+of workers; later ones depend on which trials had ended when they were asked for.
+"""
+
+import hashlib
+import math
+import threading
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from b3dist.errors import RunError
+from b3dist.tuning.scores import CohortScore
+from b3dist.tuning.space import Params, SearchSpace
+from b3dist.tuning.surface import propose_peak
+
+STUDY: Final = "sweep"
+SMALL_BUDGET: Final = 20
+"""Up to so many trials TPE looks at each dimension on its own; with more at all of them together."""
+REDUCTION: Final = 3
+"""One in so many trials is trained on at each rung of successive halving."""
+SURFACE_SHARE: Final = 20
+"""One in so many trials, the last ones, is where a quadratic surface through the better trials peaks."""
+
+BASELINE, ABANDONED, ERROR, SOURCE = "baseline", "abandoned", "error", "source"
+
+State = Literal["complete", "pruned", "failed", "running", "waiting"]
+_STATES: Final[Mapping[TrialState, State]] = {
+    TrialState.COMPLETE: "complete",
+    TrialState.PRUNED: "pruned",
+    TrialState.FAIL: "failed",
+    TrialState.RUNNING: "running",
+    TrialState.WAITING: "waiting",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchSettings:
+    """What decides the suggestions, besides the results."""
+
+    space: SearchSpace
+    start: Params
+    """Trial 0."""
+    budget: int
+    """Trials to settle; those a killed driver abandoned do not count."""
+    epochs: int
+    """Most epochs of a trial."""
+    seed: int
+    two_objectives: bool = False
+    """Macro F1 and the return error relative to persistence, instead of macro F1 alone."""
+    halving: bool = True
+    """Stop a trial not among the best third at a ninth and at a third of the epochs; never with two objectives."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suggestion:
+    """A trial to run."""
+
+    number: int
+    """Optuna's."""
+    params: Params
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialRecord:
+    """What the study knows of a trial."""
+
+    number: int
+    state: State
+    params: Params
+    values: tuple[float, ...] | None
+    """Macro F1, and with two objectives the error ratio; of a pruned trial its last report."""
+    curve: Mapping[int, float]
+    """Macro F1 by epoch; empty with two objectives, which Optuna keeps no curve of."""
+    attributes: Mapping[str, Any]
+
+    @property
+    def is_baseline(self) -> bool:
+        """Whether it has the starting values."""
+        return bool(self.attributes.get(BASELINE))
+
+    @property
+    def was_abandoned(self) -> bool:
+        """Whether its driver was killed while it ran."""
+        return bool(self.attributes.get(ABANDONED))
+
+
+class Search:
+    """A study open for asking and telling, by one process; its methods may be called from several threads.
+
+    Args:
+        settings: what is searched and how.
+        journal: Optuna's journal file, made if absent; None keeps the study in memory.
+
+    Raises:
+        RunError: the journal is damaged.
+    """
+
+    def __init__(self, settings: SearchSettings, journal: Path | None = None) -> None:
+        self.settings = settings
+        self._distributions: dict[str, BaseDistribution] = {
+            one.name: (IntDistribution(int(one.low), int(one.high), log=one.log) if one.whole else _floating(one))
+            for one in settings.space.dimensions
+        }
+        self._running: dict[int, Trial] = {}
+        self._lock = threading.RLock()
+        self._study = self._open(journal)
+        self._abandon_running()
+        if not self._study.get_trials(deepcopy=False):
+            self._study.enqueue_trial(dict(settings.start), user_attrs={BASELINE: True, SOURCE: "start"})
+
+    def ask(self) -> Suggestion | None:
+        """The next trial; None once as many have begun as there may be."""
+        with self._lock:
+            trials = self._study.get_trials(deepcopy=False)
+            index = num_begun(trials)
+            if index >= self.settings.budget:
+                return None
+            waiting = any(trial.state is TrialState.WAITING for trial in trials)
+            if not waiting and (peak := self._surface_peak(index, trials)) is not None:
+                self._study.enqueue_trial(dict(peak), user_attrs={SOURCE: "surface"})
+            self._study.sampler = self._sampler(index)
+            trial = self._study.ask(self._distributions)
+            if SOURCE not in trial.user_attrs:
+                trial.set_user_attr(SOURCE, "tpe")
+            self._running[trial.number] = trial
+            return Suggestion(number=trial.number, params=dict(trial.params))
+
+    def report(self, number: int, epoch: int, score: CohortScore) -> bool:
+        """Note a trial's macro F1 after an epoch; whether it is to be stopped. The baseline never is."""
+        with self._lock:
+            if self.settings.two_objectives:
+                return False
+            trial = self._running[number]
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # a trial begun again on another worker repeats its epochs
+                trial.report(score.macro_f1, epoch)
+            return self.settings.halving and trial.should_prune() and not trial.user_attrs.get(BASELINE)
+
+    def tell(self, number: int, score: CohortScore, *, pruned: bool, attributes: Mapping[str, Any]) -> None:
+        """End a trial; one whose numbers are not finite has failed."""
+        values = [score.macro_f1, score.error_ratio][: 2 if self.settings.two_objectives else 1]
+        if not all(math.isfinite(value) for value in values):
+            self.fail(number, f"its score is {values}", attributes=attributes)
+            return
+        with self._lock:
+            trial = self._running.pop(number)
+            _annotate(trial, attributes)
+            if pruned:
+                self._study.tell(trial, state=TrialState.PRUNED)
+            else:
+                self._study.tell(trial, values)
+
+    def fail(self, number: int, reason: str, *, attributes: Mapping[str, Any] | None = None) -> None:
+        """End a trial that has no score: its loss diverged, or its worker died."""
+        with self._lock:
+            trial = self._running.pop(number)
+            _annotate(trial, {**(attributes or {}), ERROR: reason})
+            self._study.tell(trial, state=TrialState.FAIL)
+
+    @property
+    def num_left(self) -> int:
+        """Trials that may still begin."""
+        return self.settings.budget - num_begun(self._study.get_trials(deepcopy=False))
+
+    def records(self) -> list[TrialRecord]:
+        """Every trial so far, in order of number."""
+        with self._lock:
+            return [_record(trial) for trial in self._study.get_trials(deepcopy=False)]
+
+    def _open(self, journal: Path | None) -> optuna.Study:
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        two = self.settings.two_objectives
+        pruner: optuna.pruners.BasePruner = optuna.pruners.SuccessiveHalvingPruner(
+            min_resource=max(1, self.settings.epochs // REDUCTION**2), reduction_factor=REDUCTION
+        )
+        return optuna.create_study(
+            study_name=STUDY,
+            storage=open_journal(journal, writing=True) if journal is not None else None,
+            load_if_exists=True,
+            directions=["maximize", "minimize"] if two else ["maximize"],
+            pruner=optuna.pruners.NopPruner() if two else pruner,
+        )
+
+    def _abandon_running(self) -> None:
+        """Mark as failed what a killed driver left running, and queue the same values again."""
+        for trial in self._study.get_trials(states=(TrialState.RUNNING,)):
+            storage, internal = self._study._storage, trial._trial_id
+            storage.set_trial_user_attr(internal, ABANDONED, True)
+            storage.set_trial_user_attr(internal, ERROR, "its driver ended while it ran")
+            storage.set_trial_state_values(internal, TrialState.FAIL)
+            known = {name: trial.user_attrs[name] for name in (BASELINE, SOURCE) if name in trial.user_attrs}
+            self._study.enqueue_trial(trial.params, user_attrs={**known, "again_of": trial.number})
+
+    def _sampler(self, index: int) -> optuna.samplers.BaseSampler:
+        seed = derived_seed(self.settings.seed, index)
+        if self.settings.budget <= SMALL_BUDGET:
+            return optuna.samplers.TPESampler(seed=seed, multivariate=False, constant_liar=True)
+        return optuna.samplers.TPESampler(seed=seed)
+
+    def _surface_peak(self, index: int, trials: Sequence[FrozenTrial]) -> Params | None:
+        last = max(1, self.settings.budget // SURFACE_SHARE)
+        if self.settings.two_objectives or index < self.settings.budget - last:
+            return None
+        space = self.settings.space
+        ended = [trial for trial in trials if trial.state is TrialState.COMPLETE]
+        if not ended:
+            return None
+        peak = propose_peak(
+            np.array([space.to_unit(trial.params) for trial in ended]), np.array([trial.value for trial in ended])
+        )
+        if peak is None:
+            return None
+        params = space.from_unit(peak)
+        tried = np.array([space.to_unit(trial.params) for trial in trials if trial.params])
+        new = bool((np.abs(tried - space.to_unit(params)).max(axis=1) > 1e-3).all())
+        return params if new else None
+
+
+def read_trials(journal: Path) -> list[TrialRecord]:
+    """The trials in a journal, without writing to it.
+
+    Raises:
+        RunError: there is none, or it is damaged.
+    """
+    return [_record(trial) for trial in load_study(journal).get_trials(deepcopy=False)]
+
+
+def load_study(journal: Path) -> optuna.Study:
+    """The study in a journal, for Optuna's own plots.
+
+    Raises:
+        RunError: there is none, or it is damaged.
+    """
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        return optuna.load_study(study_name=STUDY, storage=open_journal(journal, writing=False))
+    except KeyError as error:
+        raise RunError(f"{journal} holds no study called {STUDY!r}") from error
+
+
+def open_journal(path: Path, *, writing: bool) -> optuna.storages.JournalStorage:
+    """Optuna's storage on a journal file.
+
+    Before writing, a last line that a kill left incomplete is cut off, and the lock of a killed writer is removed: both
+    need the run's lock, which the driver holds.
+
+    Raises:
+        RunError: absent where it is to be read, or damaged.
+    """
+    if writing:
+        _cut_torn_line(path)
+        Path(f"{path}.lock").unlink(missing_ok=True)
+    elif not path.is_file():
+        raise RunError(f"there is no {path}", hint="the sweep has not begun, or its folder is damaged")
+    try:
+        return optuna.storages.JournalStorage(JournalFileBackend(str(path)))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} is damaged: {error}", hint="start a new sweep") from error
+
+
+def num_begun(trials: Sequence[FrozenTrial]) -> int:
+    """Trials that have begun and were not abandoned by a killed driver."""
+    return sum(trial.state is not TrialState.WAITING and not trial.user_attrs.get(ABANDONED) for trial in trials)
+
+
+def derived_seed(*parts: int | str) -> int:
+    """A 32-bit seed that any change of a part changes altogether."""
+    text = ":".join(str(part) for part in parts)
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
+
+
+def _cut_torn_line(path: Path) -> None:
+    if path.is_file():
+        content = path.read_bytes()
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):
+            with path.open("r+b") as file:
+                file.truncate(whole)
+
+
+def _floating(dimension: Any) -> FloatDistribution:
+    return FloatDistribution(dimension.low, dimension.high, log=dimension.log)
+
+
+def _annotate(trial: Trial, attributes: Mapping[str, Any]) -> None:
+    for name, value in attributes.items():
+        trial.set_user_attr(name, value)
+
+
+def _record(trial: FrozenTrial) -> TrialRecord:
+    return TrialRecord(
+        number=trial.number,
+        state=_STATES[trial.state],
+        params=dict(trial.params) or dict(trial.system_attrs.get("fixed_params", {})),
+        values=tuple(trial.values) if trial.values is not None else None,
+        curve=dict(trial.intermediate_values),
+        attributes=dict(trial.user_attrs),
+    )
