@@ -8,7 +8,7 @@ BIN := .venv/bin
 $(READY): pyproject.toml constraints.txt scripts/setup.sh
 	@bash scripts/setup.sh
 
-demo: $(READY)  ## simulate -> ingest -> fleet -> report, offline, about two minutes
+demo: $(READY)  ## simulate -> ingest -> fleet -> release -> score -> report, offline, about two minutes
 	@$(BIN)/b3dist demo
 
 check: $(READY)  ## lint, format, types, import contracts

@@ -1,4 +1,4 @@
-"""`b3dist demo`: everything once, offline: simulate, ingest, retrain the fleet, report."""
+"""`b3dist demo`: everything once, offline: simulate, ingest, retrain the fleet, report, release, score."""
 
 import json
 import math
@@ -45,16 +45,21 @@ def demo(
     json_output: Json = False,
     debug: Debug = False,
 ) -> Answer:
-    """Simulate a market with a planted signal, ingest it, retrain every asset, write the report: two minutes, offline.
+    """Simulate a market with a planted signal, ingest it, retrain, release and score every asset: two minutes, offline.
 
-    The labels come from realised returns and the features are set v2 (recipe outcome), not the model card's.
+    The labels come from realised returns and the features are set v2 (recipe outcome), not the model card's. What is
+    released was trained again on all rows (release create --refit).
     """
     from b3dist.report import write_report
 
     started = time.monotonic()
     lake = prepare_lake(out, assets=assets, sessions=sessions)
     summary, run_path = _retrain(lake, out / "runs", build_config("outcome"), debug=debug)
-    _say("4/4 writing the report")
+    _say("4/6 releasing them, trained again on all rows")
+    release_id = _release(out, run_path)
+    _say("5/6 scoring the newest session")
+    scores = _score(out, lake)
+    _say("6/6 writing the report")
     report = write_report(out / "runs", summary["run_id"])
     totals = summary["totals"]
     means = mean_test_numbers(run_path)
@@ -62,6 +67,8 @@ def demo(
         "run_id": summary["run_id"],
         "report": str(report.resolve()),
         "path": str(run_path),
+        "release_id": release_id,
+        "scores": str(scores.resolve()),
         **{name: totals[name] for name in ("trained", "skipped", "failed")},
         "planted_ic": SIGNAL,
         "mean_test_ic": means["ic"],
@@ -90,6 +97,9 @@ def show(console: Console, payload: Mapping[str, Any]) -> None:
         naive_value = payload["mean_test"][naive_key] if naive_key else 0.0
         table.add_row(name, *(_text(value) for value in (payload["mean_test"][key], naive_value)), naive)
     console.print(table)
+    console.print(
+        f"Released as {payload['release_id']}; the newest session's scores: {payload['scores']}", soft_wrap=True
+    )
     console.print(f"Open the report: {payload['report']}", soft_wrap=True)
 
 
@@ -103,9 +113,9 @@ def prepare_lake(out: Path, *, assets: int, sessions: int) -> "Lake":
     from b3dist.data.simulator import simulate
 
     _require_same_demo(out / "market", assets=assets, sessions=sessions)
-    _say(f"1/4 simulating {assets} assets x {sessions} sessions")
+    _say(f"1/6 simulating {assets} assets x {sessions} sessions")
     simulate(out / "market", assets=assets, sessions=sessions, seed=SEED, signal=SIGNAL)
-    _say("2/4 ingesting")
+    _say("2/6 ingesting")
     ingest([out / "market"], out / "lake")
     return Lake(out / "lake")
 
@@ -135,13 +145,38 @@ def _retrain(lake: "Lake", runs: Path, config: "Config", *, debug: bool) -> tupl
 
     run = new_run(lake, runs, config, tickers=None)
     write_note(run.path, NOTE)
-    _say(f"3/4 retraining every asset on Ray (run {run.run_id})")
+    _say(f"3/6 retraining every asset on Ray (run {run.run_id})")
     try:
         with fleet_progress() as show:
             return drive_fleet(run, FleetOptions(debug=debug), on_progress=show), run.path
     except KeyboardInterrupt:
         command = ["b3dist", "fleet", "--lake", str(lake.path), "--runs", str(runs), "--resume", run.run_id]
         raise KeyboardInterrupt(f"resume with: {shlex.join(command)}") from None
+
+
+def _release(out: Path, run_path: Path) -> str:
+    """What `b3dist release create --refit` and `promote` do; returns the release's id."""
+    from b3dist.cli.refit_progress import refit_progress
+    from b3dist.release import Refitting, ReleaseStore, create_release, promote
+    from b3dist.run_folder import RunFolder
+
+    store = ReleaseStore(out / "releases")
+    with refit_progress(shown=True) as show:
+        release = create_release(
+            store, RunFolder.open(run_path.parent, run_path.name), refit=Refitting(on_progress=show)
+        )
+    promote(store, release.release_id)
+    return release.release_id
+
+
+def _score(out: Path, lake: "Lake") -> Path:
+    """What `b3dist score` does with the champion; returns the file."""
+    from b3dist.release import ReleaseStore
+    from b3dist.scoring.bulk import score_day, write_scores
+
+    path = out / "scores.parquet"
+    write_scores(path, score_day(ReleaseStore(out / "releases").open("champion"), lake, as_of=None))
+    return path
 
 
 def mean_test_numbers(run: Path) -> dict[str, float | None]:

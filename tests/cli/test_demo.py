@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
@@ -46,7 +47,8 @@ def test_answer_names_baselines_durations_and_the_simulation(tmp_path: Path) -> 
     times = {"train_seconds": 41.2, "wall_seconds": 59.6, "seconds": 75.1}
     console = Console(width=100)
     with console.capture() as captured:
-        show(console, {"trained": 24, "path": "demo/runs/x", "report": "r.html", "mean_test": means, **times})
+        made = {"path": "demo/runs/x", "report": "r.html", "release_id": "20261122-x", "scores": "s.parquet"}
+        show(console, {"trained": 24, **made, "mean_test": means, **times})
     text = captured.get()
     assert "(training 41 s, fleet 60 s, all 75 s)" in text
     assert "Simulated market" in text
@@ -58,11 +60,15 @@ def test_answer_names_baselines_durations_and_the_simulation(tmp_path: Path) -> 
 
 @pytest.mark.ray
 def test_demo_ends_with_a_report(b3dist: Callable[..., Outcome], tmp_path: Path) -> None:
-    """The whole path offline: every asset trained, a run folder, one HTML page, keys of the contract."""
+    """The whole path offline: every asset trained, released and scored, one HTML page, keys of the contract."""
     done = b3dist("demo", "--out", tmp_path / "demo", "--assets", 2, "--sessions", 1020, "--json")
     assert done.exit_code == 0, done.stderr
     assert (done.answer["trained"], done.answer["failed"]) == (2, 0)
     assert (tmp_path / "demo" / "runs" / done.answer["run_id"] / "summary.json").is_file()
+    scores = pq.read_table(done.answer["scores"]).to_pylist()
+    assert [score["ticker"] for score in scores] == ["SIMA3", "SIMA4"]
+    assert {score["release_id"] for score in scores} == {done.answer["release_id"]}
+    assert json.loads((tmp_path / "demo/releases/aliases.json").read_text())["champion"] == done.answer["release_id"]
     page = Path(done.answer["report"]).read_text(encoding="utf-8")
     assert "SIMA3" in page
     assert "SIMA4" in page
