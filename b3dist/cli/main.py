@@ -25,7 +25,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    help="Retrain and judge one LSTM multi-task model for every asset of B3, on Ray.",
+    help="Train, tune, release and serve one LSTM multi-task model for every asset of B3, on Ray.",
 )
 
 
@@ -41,7 +41,7 @@ def _root(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Retrain and judge one LSTM multi-task model for every asset of B3, on Ray."""
+    """Train, tune, release and serve one LSTM multi-task model for every asset of B3, on Ray."""
 
 
 app.command(epilog="Example: b3dist demo --out demo")(demo)

@@ -24,5 +24,5 @@ def test_every_verb_shows_an_example(b3dist: Callable[..., Outcome], verb: str) 
 def test_help_promises_no_verb_that_is_not_there(b3dist: Callable[..., Outcome]) -> None:
     """The first sentence speaks of what the verbs below it do."""
     text = b3dist("--help").stdout
-    assert "Retrain and judge one LSTM multi-task model for every asset of B3" in text
+    assert "Train, tune, release and serve one LSTM multi-task model for every asset of B3" in text
     assert not {"tune", "serve"} & set(text.lower().replace(",", " ").split())
