@@ -19,6 +19,7 @@ from b3dist.serving.auth import TOKEN_VARIABLE, read_token
 from b3dist.serving.catalogue import Catalogues
 from b3dist.serving.holder import Holder
 from b3dist.serving.limits import Limits
+from b3dist.serving.metrics import ServedGauges
 from b3dist.serving.replies import Question, Reply, answer_batch
 
 _LOGGER = logging.getLogger("ray.serve")
@@ -58,6 +59,7 @@ class Endpoint:
             raise ConfigError(f"a token is required: set {TOKEN_VARIABLE} for the cluster's processes, or token_file")
         self._holder = Holder()
         self._catalogues = Catalogues(self._holder)
+        self._gauges = ServedGauges()
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """The HTTP application of this replica."""
@@ -66,6 +68,10 @@ class Endpoint:
     async def reconfigure(self, user_config: Mapping[str, Any]) -> None:
         """Take over what the config names, aside, while the old release answers. Never raises: that would be final."""
         await asyncio.to_thread(self._take_over, user_config)
+
+    async def check_health(self) -> None:
+        """Healthy as long as it answers, whatever it has loaded; Serve asks every few seconds."""
+        self._gauges.show(self._holder.current)
 
     def status(self) -> dict[str, Any]:
         """What this replica serves, and what became of the newest config."""

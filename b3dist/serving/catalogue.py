@@ -78,7 +78,7 @@ class Catalogue:
                 hint="ask for a later session",
                 facts={"field": "as_of"},
             )
-        session: date = calendar[stop - 1].astype(object)
+        session: date = calendar[stop - 1].item()
         return session
 
     def require(self, ticker: str) -> None:

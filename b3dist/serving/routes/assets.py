@@ -35,7 +35,9 @@ def asset_routes(catalogues: Catalogues) -> APIRouter:
             }
         )
 
-    @router.get("/v1/assets/{ticker}", response_model=AssetAnswer, responses=errors(404), summary="One asset's model")
+    @router.get(
+        "/v1/assets/{ticker}", response_model=AssetAnswer, responses=errors(404, 422), summary="One asset's model"
+    )
     async def asset(request: Request, ticker: str) -> Response:
         """Facts of the model that answers for a ticker, and its metrics beside what costs nothing."""
         catalogue = catalogue_of(request, catalogues)
