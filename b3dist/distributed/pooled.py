@@ -239,13 +239,14 @@ def read_progress(run: Path) -> Epochs:
 
 
 def describe_epochs(epochs: Epochs) -> dict[str, Any]:
-    """Speed over all epochs, whichever group of workers did them."""
-    seconds = sum(epoch["seconds"] for epoch in epochs)
+    """Speed over all epochs, whichever group of workers did them; `training` leaves out validation and checkpoints."""
+    seconds, stepping = (sum(epoch[name] for epoch in epochs) for name in ("seconds", "stepping_s"))
     windows = sum(epoch["num_train_windows"] for epoch in epochs)
     return {
         "epochs": len(epochs),
         "workers": epochs[-1]["workers"] if epochs else None,
         "windows_per_s": round(windows / seconds, 1) if seconds else None,
+        "training_windows_per_s": round(windows / stepping, 1) if stepping else None,
         "all_reduce_share": round(sum(epoch["all_reduce_s"] for epoch in epochs) / seconds, 4) if seconds else None,
     }
 

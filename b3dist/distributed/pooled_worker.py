@@ -67,14 +67,30 @@ def _train(settings: PooledSettings) -> dict[str, Any]:
     fitting = PooledFitting(data, config, device="cuda" if settings.use_gpu else "cpu")
     progress = _Progress(settings.run, fitting)
     progress.restore()
-    started, waited = time.perf_counter(), fitting.workers.waited_s
+    clock = _clock(fitting)
     for record in fitting.epochs():
         # An epoch's seconds hold the checkpoint of the one before it.
-        now, waited_now = time.perf_counter(), fitting.workers.waited_s
-        timing = {"seconds": now - started, "all_reduce_s": waited_now - waited, "num_train_windows": len(data.train)}
-        progress.add({**asdict(record), **timing, "workers": fitting.workers.size, "pid": os.getpid()})
-        started, waited = now, waited_now
+        before, clock = clock, _clock(fitting)
+        timing = {name: clock[name] - before[name] for name in clock}
+        progress.add(
+            {
+                **asdict(record),
+                **timing,
+                "num_train_windows": len(data.train),
+                "workers": fitting.workers.size,
+                "pid": os.getpid(),
+            }
+        )
     return {"skipped": _write(fitting, data, config, settings)}
+
+
+def _clock(fitting: "PooledFitting") -> dict[str, float]:
+    """Seconds so far: of everything, in training steps, and in all-reduce."""
+    return {
+        "seconds": time.perf_counter(),
+        "stepping_s": fitting.stepping_s,
+        "all_reduce_s": fitting.workers.waited_s,
+    }
 
 
 class _Progress:

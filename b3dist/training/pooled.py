@@ -125,6 +125,8 @@ class PooledFitting:
         self.optimizer = FlatAdam(self.weights, self.gradient, config.training)
         self.gradients = torch.zeros(self.num_micro_batches, len(self.weights) + 1, device=self.device)
         """A row per micro-batch: its share of the step's gradient, and of the step's loss."""
+        self.stepping_s = 0.0
+        """Seconds in training steps, all-reduce included; the rest of an epoch is validation."""
         self.history: list[EpochRecord] = []
         self.best_loss, self.best_epoch, self.best_weights = math.inf, 0, self.weights.clone()
 
@@ -195,7 +197,9 @@ class PooledFitting:
 
     def _epoch(self, epoch: int) -> EpochRecord:
         learning_rate = self.optimizer.learning_rate
+        started = time.perf_counter()
         train_loss = self._train_epoch(epoch)
+        self.stepping_s += time.perf_counter() - started
         predictions, part = self.predict("val"), self.parts["val"]
         val_loss = self.evaluate("val", predictions)
         if not (math.isfinite(train_loss) and math.isfinite(val_loss)):
