@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from b3dist.cli.options import DEFAULT_RUNS, RunsOption
 from b3dist.cli.output import DONE, SOME_ASSETS_FAILED, Answer, Debug, Json, answers
@@ -154,17 +154,18 @@ def list_(
 
     def show(console: Console) -> None:
         if not found:
-            console.print(f"no releases in {store.path}", markup=False)
+            console.print(f"no releases in {store.path}", markup=False, soft_wrap=True)
             return
-        table = Table("release", "alias", "run", "assets", "carried over", "refit", box=None)
+        whole = (Column(name, no_wrap=True) for name in ("release", "run"))  # an id cut short is of no use
+        table = Table(*whole, "alias", "assets", "carried over", "refit", box=None)
         for info in found:
             numbers = [str(info[name]) for name in ("assets", "carried_over")]
             refit = "yes" if info["refit"] else ""
-            table.add_row(info["release_id"], ", ".join(info["aliases"]), info["run_id"], *numbers, refit)
+            table.add_row(info["release_id"], info["run_id"], ", ".join(info["aliases"]), *numbers, refit)
         console.print(table)
         for info in found:
             if info["problem"]:
-                console.print(f"{info['release_id']} cannot be used: {info['problem']}", markup=False)
+                console.print(f"{info['release_id']} cannot be used: {info['problem']}", markup=False, soft_wrap=True)
 
     return Answer(payload=payload, show=show)
 
@@ -226,9 +227,11 @@ def _moved(moved: "Moved") -> Answer:
 
     def show(console: Console) -> None:
         before = f", which was {moved.before}" if moved.before not in (None, moved.release_id) else ""
-        console.print(f"{moved.alias} is {moved.release_id} ({moved.assets} assets){before}", markup=False)
+        console.print(
+            f"{moved.alias} is {moved.release_id} ({moved.assets} assets){before}", markup=False, soft_wrap=True
+        )
         for score in comparison.scores if comparison else ():
-            console.print(f"{score}", markup=False)
+            console.print(f"{score}", markup=False, soft_wrap=True)
 
     return Answer(payload=payload, show=show)
 

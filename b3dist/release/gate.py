@@ -164,14 +164,16 @@ def _macro_f1(rows: pd.DataFrame) -> Score | None:
     )  # (assets, 2, 3, 3)
     total = confusions.sum(axis=0)
     old, new = (macro_f1_of(confusion) for confusion in total)
-    without_one = [macro_f1_of(rest[0]) - macro_f1_of(rest[1]) for rest in total - confusions]
-    size = len(confusions)
+    size, error = len(confusions), None
+    if size > 1:  # jackknife over assets
+        without_one = [macro_f1_of(rest[0]) - macro_f1_of(rest[1]) for rest in total - confusions]
+        error = float(np.std(without_one) * np.sqrt(size - 1))
     return Score(
         name="macro_f1",
         champion=old,
         candidate=new,
         worse_by=old - new,
-        standard_error=float(np.std(without_one) * np.sqrt(size - 1)) if size > 1 else None,  # jackknife over assets
+        standard_error=error,
         assets=size,
         windows=len(rows),
     )

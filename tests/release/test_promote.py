@@ -193,6 +193,16 @@ def test_the_gate_judges_common_sessions_only(small_lake: Path, tmp_path: Path) 
     assert f1.worse_by == pytest.approx(f1.champion - f1.candidate)
 
 
+def test_a_single_asset_can_be_compared(small_lake: Path, release: Any, tmp_path: Path) -> None:
+    """Without others there is no error of the mean, and both scores are there."""
+    run = train_run(small_lake, tmp_path / "runs", config=seeded(1), tickers=["SIMA3"])
+    scores = compare_releases(release, create_release(ReleaseStore(tmp_path / "releases"), run)).scores
+    assert [(score.name, score.assets, score.standard_error) for score in scores] == [
+        ("return_error", 1, None),
+        ("macro_f1", 1, None),
+    ]
+
+
 def test_other_questions_are_not_compared(small_lake: Path, release: Any, tmp_path: Path) -> None:
     """With another label set only the returns are compared; with another horizon nothing is."""
     for override, compared in (("data.label_set=forward_return", ["return_error"]), ("data.horizon=3", [])):
