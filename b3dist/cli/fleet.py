@@ -3,7 +3,7 @@
 import dataclasses
 import shlex
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -42,6 +42,10 @@ InitFrom = Annotated[
     typer.Option("--init-from", metavar="RUN|RELEASE", help="Start each asset from this pooled run, fleet or release."),
 ]
 Releases = Annotated[Path | None, typer.Option("--releases", help="Folder of all releases (default: beside the runs).")]
+Engine = Annotated[
+    Literal["auto", "single", "stack"],
+    typer.Option("--engine", help="One asset at a time, or packs as one computation; auto: stack on GPUs."),
+]
 Resume = Annotated[str | None, typer.Option("--resume", help="Go on with this run: train only what is missing.")]
 Address = Annotated[str | None, typer.Option("--address", help="Ray cluster (default: RAY_ADDRESS, or a local one).")]
 TrackingUri = Annotated[
@@ -60,6 +64,7 @@ def fleet(
     gpus_per_worker: GpusPerWorker = 0.0,
     init_from: InitFrom = None,
     releases: Releases = None,
+    engine: Engine = "auto",
     resume: Resume = None,
     address: Address = None,
     tracking_uri: TrackingUri = None,
@@ -84,6 +89,7 @@ def fleet(
     options = FleetOptions(
         workers=parse_workers(workers),
         gpus_per_worker=gpus_per_worker,
+        engine=engine,
         address=address,
         tracking=mlflow,
         tracking_uri=tracking_uri,

@@ -7,6 +7,7 @@ State is only ever changed by applying an event, live or replayed, so what a cra
 Knows neither Ray nor how an asset is trained.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -67,6 +68,7 @@ class Assignments:
         self.stopped: str | None = None
         self.events: list[Event] = []
         self._assets_dir = assets_dir
+        self._num_workers = 1
         self._fresh = True
         self._appliers: dict[str, Callable[[Event], None]] = {
             "opened": self._apply_opened,
@@ -142,17 +144,33 @@ class Assignments:
 
     def lease(self, worker: WorkerId) -> str | None:
         """The next asset for a worker; None when nothing is left for it."""
+        pack = self.lease_pack(worker, 1)
+        return pack[0] if pack else None
+
+    def lease_pack(self, worker: WorkerId, most: int) -> list[str]:
+        """The next assets for a worker, at most its share of what is not settled; none when nothing is left for it.
+
+        An asset that has raised or cost a worker is leased alone: whatever it does again must not be charged to others.
+        """
         if worker.attempt != self.attempt or self.stopped is not None:
-            return None
+            return []
+        unsettled = self.count("waiting") + self.count("leased")
+        most = max(1, min(most, math.ceil(unsettled / max(self._num_workers, 1))))
+        pack: list[str] = []
         for asset in self.assets.values():
             if asset.state != "waiting":
                 continue
             if self._is_written(asset.ticker):  # by a worker that was thought dead
                 self._record("trained", ticker=asset.ticker, adopted=True)
                 continue
+            suspect = asset.errors > 0 or asset.charges > 0
+            if len(pack) >= most or (suspect and pack):
+                break
             self._record("leased", ticker=asset.ticker, **vars(worker))
-            return asset.ticker
-        return None
+            pack.append(asset.ticker)
+            if suspect:
+                break
+        return pack
 
     def record_trained(self, worker: WorkerId, ticker: str, outcome: Mapping[str, Any]) -> bool:
         """The asset's folder is in place; False if the lease is no longer this worker's."""
@@ -212,6 +230,7 @@ class Assignments:
 
     def _apply_group(self, event: Event) -> None:
         self.attempt = event["attempt"]
+        self._num_workers = event["workers"]
         if not self._fresh:  # the first group of an invocation is no restart
             self.fruitless_restarts += 1
         self._fresh = False

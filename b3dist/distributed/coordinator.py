@@ -45,11 +45,11 @@ class Coordinator:
         """Register a new worker group and return its number."""
         return self._guarded(lambda: self._assignments.begin_attempt(num_workers), self._assignments.attempt + 1)
 
-    def lease(self, worker: WorkerId) -> str | None:
-        """The next asset, or None."""
+    def lease(self, worker: WorkerId, most: int = 1) -> list[str]:
+        """The next assets, at most so many; none if nothing is left."""
         if self._storage_error is not None:
-            return None
-        return self._guarded(lambda: self._assignments.lease(worker), None)
+            return []
+        return self._guarded(lambda: self._assignments.lease_pack(worker, most), [])
 
     def finish(self, worker: WorkerId, ticker: str, outcome: Outcome) -> bool:
         """Settle a leased asset; False if the lease is no longer this worker's."""

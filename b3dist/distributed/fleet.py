@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from b3dist.distributed.assignments import Assignments
 from b3dist.distributed.cluster import connected, num_workers_for
@@ -28,17 +28,21 @@ from b3dist.tracking import Tracker
 if TYPE_CHECKING:
     from b3dist.distributed.worker import TrainAsset
 
+Engine = Literal["auto", "single", "stack"]
+
 _POLL_S = 0.25
 
 
 @dataclass(frozen=True, kw_only=True)
 class FleetOptions:
-    """Where and how a fleet runs; nothing here changes the numbers."""
+    """Where and how a fleet runs; of the numbers only `engine` changes anything, and only within float error."""
 
     workers: int | tuple[int, int] | None = None
     """How many, or least and most of an elastic group; None: as many as the cluster holds."""
     gpus_per_worker: float = 0.0
     """Share of a GPU per worker; 0 trains on CPUs, one core each."""
+    engine: Engine = "auto"
+    """single: one asset after another; stack: packs of assets as one computation; auto: stack on GPUs."""
     address: str | None = None
     """GCS address of a running cluster, or "local" for a private one; None: RAY_ADDRESS, or else "local"."""
     tracking: bool = True
@@ -62,6 +66,11 @@ class FleetOptions:
                 f"an elastic number of workers needs whole GPUs per worker, got {self.gpus_per_worker:g}",
                 hint="give a fixed --workers N, or a whole --gpus-per-worker",
             )
+
+    @property
+    def stacks(self) -> bool:
+        """Whether the workers train packs of assets as one computation."""
+        return self.engine == "stack" or (self.engine == "auto" and self.gpus_per_worker > 0)
 
     @property
     def attaches(self) -> bool:
@@ -182,7 +191,8 @@ class _Drive:
             lake_manifest_hash=run.settings.lake_manifest_hash,
             config=run.settings.config,
             assets_dir=run.assets,
-            use_gpu=self._options.gpus_per_worker > 0,
+            gpu_share=self._options.gpus_per_worker,
+            stack=self._options.stacks,
             train_asset=self._train_asset,
         )
         return make_trainer(

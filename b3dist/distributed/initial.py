@@ -100,8 +100,11 @@ class WarmTrainer:
         """As `b3dist.training.asset.train_asset`."""
         from b3dist.training.asset import train_asset
 
-        models = open_source(self.source)
-        return train_asset(lake, ticker, config, assets_dir, device=self.device, initial_models=models)
+        return train_asset(lake, ticker, config, assets_dir, device=self.device, initial_models=self.initial_models())
+
+    def initial_models(self) -> "InitialModels":
+        """What gives each asset its initial model."""
+        return open_source(self.source)
 
 
 @functools.lru_cache(maxsize=1)

@@ -1,14 +1,14 @@
-"""What each long-lived Ray Train worker does: lease an asset, train it end to end, report it, until none is left."""
+"""What each long-lived Ray Train worker does: lease assets, train them end to end, report them, until none is left."""
 
 import errno
 import functools
 import os
 import socket
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import ray
 import ray.train
@@ -17,6 +17,7 @@ from ray.train.collective import broadcast_from_rank_zero
 from b3dist.config import Config
 from b3dist.distributed.assignments import WorkerId
 from b3dist.distributed.coordinator import Outcome
+from b3dist.distributed.initial import WarmTrainer
 from b3dist.distributed.outcomes import describe_bundle, describe_trained
 from b3dist.errors import B3distError, InsufficientDataError, StorageError
 
@@ -25,6 +26,32 @@ if TYPE_CHECKING:  # imported in the workers only: the driver must not pay secon
     from b3dist.training.asset import TrainedAsset
 
 TrainAsset = Callable[["Lake", str, Config, Path], "TrainedAsset"]
+Train = Callable[[], "TrainedAsset"]
+"""Commits one asset, or raises what went wrong with it."""
+
+
+class Engine(Protocol):
+    """How a worker trains the assets it leases."""
+
+    @property
+    def most(self) -> int:
+        """How many assets to lease at once."""
+
+    def train(self, tickers: Sequence[str]) -> Iterator[tuple[str, Train]]:
+        """Each asset with what commits it, in any order."""
+
+
+@dataclass(frozen=True)
+class _SingleEngine:
+    """One asset after another."""
+
+    train_asset: Callable[[str], "TrainedAsset"]
+    most: int = 1
+
+    def train(self, tickers: Sequence[str]) -> Iterator[tuple[str, Train]]:
+        for ticker in tickers:
+            yield ticker, functools.partial(self.train_asset, ticker)
+
 
 _STORAGE_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
 
@@ -38,9 +65,17 @@ class WorkerSettings:
     lake_manifest_hash: str
     config: Config
     assets_dir: Path
-    use_gpu: bool = False
+    gpu_share: float = 0.0
+    """Of a GPU, for this worker; 0 trains on the CPU."""
+    stack: bool = False
+    """Train packs of assets as one computation, not one asset after another."""
     train_asset: TrainAsset | None = None
-    """None: b3dist.training.asset.train_asset."""
+    """None: b3dist.training.asset.train_asset. Anything but a `WarmTrainer` trains one asset after another."""
+
+    @property
+    def device(self) -> str:
+        """Where this worker computes."""
+        return "cuda" if self.gpu_share > 0 else "cpu"
 
 
 def work(loop_config: Mapping[str, WorkerSettings]) -> None:
@@ -52,29 +87,42 @@ def work(loop_config: Mapping[str, WorkerSettings]) -> None:
 
     settings = loop_config["settings"]
     coordinator = settings.coordinator
-    train = _load_trainer(settings)
     lake = Lake(settings.lake)
+    engine = _load_engine(settings, lake)
     worker = _register(coordinator)
     if lake.manifest_hash != settings.lake_manifest_hash:
         ray.get(coordinator.stop.remote(f"the lake {settings.lake} was changed while the run went on"))
-    while (ticker := ray.get(coordinator.lease.remote(worker))) is not None:
-        try:
-            outcome = _train(train, lake, ticker, settings)
-        except StorageError as error:
-            ray.get(coordinator.report_storage_error.remote(error.message))
-            break
-        ray.get(coordinator.finish.remote(worker, ticker, outcome))
+    try:
+        while tickers := ray.get(coordinator.lease.remote(worker, engine.most)):
+            for ticker, train in engine.train(tickers):
+                outcome = _conclude(train, settings.assets_dir / ticker)
+                ray.get(coordinator.finish.remote(worker, ticker, outcome))
+    except StorageError as error:
+        ray.get(coordinator.report_storage_error.remote(error.message))
     ray.train.report({"rank": worker.rank})
 
 
-def _load_trainer(settings: WorkerSettings) -> TrainAsset:
-    """What trains an asset, with everything imported that the first asset would otherwise wait for."""
+def _load_engine(settings: WorkerSettings, lake: "Lake") -> Engine:
+    """What trains assets, with everything imported that the first one would otherwise wait for."""
     import torch
 
     from b3dist.training.asset import train_asset
 
     torch.set_num_threads(1)
-    return settings.train_asset or functools.partial(train_asset, device="cuda" if settings.use_gpu else "cpu")
+    warm = settings.train_asset if isinstance(settings.train_asset, WarmTrainer) else None
+    if settings.stack and (warm is not None or settings.train_asset is None):
+        from b3dist.distributed.stack_engine import StackEngine
+
+        return StackEngine(
+            lake,
+            settings.config,
+            settings.assets_dir,
+            device=settings.device,
+            gpu_share=settings.gpu_share,
+            initial_models=None if warm is None else warm.initial_models(),
+        )
+    train = settings.train_asset or functools.partial(train_asset, device=settings.device)
+    return _SingleEngine(lambda ticker: train(lake, ticker, settings.config, settings.assets_dir))
 
 
 def _register(coordinator: Any) -> WorkerId:
@@ -85,15 +133,14 @@ def _register(coordinator: Any) -> WorkerId:
     return WorkerId(broadcast_from_rank_zero(attempt), rank, os.getpid(), socket.gethostname())
 
 
-def _train(train: TrainAsset, lake: "Lake", ticker: str, settings: WorkerSettings) -> Outcome:
-    """Train one asset and say how it ended.
+def _conclude(train: Train, folder: Path) -> Outcome:
+    """Train one asset, whose bundle will be `folder`, and say how it ended.
 
     Raises:
         StorageError: the run's folder cannot be written; true for every asset, so the run must stop.
     """
-    folder = settings.assets_dir / ticker
     try:
-        return Outcome(trained=describe_trained(train(lake, ticker, settings.config, settings.assets_dir)))
+        return Outcome(trained=describe_trained(train()))
     except InsufficientDataError as error:
         return Outcome(skipped=error.message)
     except StorageError:

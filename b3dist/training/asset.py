@@ -1,15 +1,16 @@
 """One asset end to end: read its bars, prepare, train, evaluate, write. What `train` and every fleet worker call."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
+from torch import Tensor
 
 from b3dist.config import Config
 from b3dist.data.lake import Lake
@@ -22,6 +23,7 @@ from b3dist.training.return_unit import ReturnTarget
 from b3dist.training.skill import judge_part
 from b3dist.training.trainer import EpochRecord, Fit, fit_asset, predict
 from b3dist.training.warm_start import (
+    InitialModel,
     InitialModels,
     basis_change,
     starting_state,
@@ -66,25 +68,78 @@ def train_asset(
         StorageError: the bundle could not be written.
     """
     started = time.perf_counter()
+    prepared = prepare_training(lake, ticker, config, initial_models)
+    fit = fit_asset(prepared.data, config, device=device, on_epoch=on_epoch, start=prepared.start)
+    seconds = time.perf_counter() - started
+    return commit_asset(prepared, fit, config, assets_dir, lake=lake, engine="single", fit_seconds=seconds)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparedAsset:
+    """An asset ready to be fitted by either engine."""
+
+    data: AssetData
+    initial: InitialModel | None = None
+    start: Mapping[str, Tensor] | None = None
+    """Weights to begin with instead of drawn ones."""
+
+
+def prepare_training(
+    lake: Lake, ticker: str, config: Config, initial_models: InitialModels | None = None
+) -> PreparedAsset:
+    """Read an asset and, where it has an initial model, its start.
+
+    Raises:
+        InsufficientDataError: the asset is to be skipped by rule.
+    """
     data = load_asset(lake, ticker, config)
     initial = initial_models(ticker) if initial_models is not None else None
-    start = None
-    if initial is not None:
-        require_same_question(initial.config, config)
-        data = without_seen_windows(data, initial)
-        target = ReturnTarget.fit(data.train.future_return, config.loss.return_unit)
-        start = starting_state(initial, data, target, basis=basis_change(lake, data, initial))
-    fit = fit_asset(data, config, device=device, on_epoch=on_epoch, start=start)
+    if initial is None:
+        return PreparedAsset(data=data)
+    require_same_question(initial.config, config)
+    data = without_seen_windows(data, initial)
+    target = ReturnTarget.fit(data.train.future_return, config.loss.return_unit)
+    start = starting_state(initial, data, target, basis=basis_change(lake, data, initial))
+    return PreparedAsset(data=data, initial=initial, start=start)
+
+
+def commit_asset(
+    prepared: PreparedAsset,
+    fit: Fit,
+    config: Config,
+    assets_dir: Path,
+    *,
+    lake: Lake,
+    engine: Literal["single", "stack"],
+    fit_seconds: float,
+) -> TrainedAsset:
+    """Evaluate a fitted asset and commit its bundle as assets_dir/TICKER.
+
+    Args:
+        prepared: what it was fitted to.
+        fit: by either engine.
+        config: of the fit.
+        assets_dir: must exist.
+        lake: where the data is from.
+        engine: recorded in bundle.json; the engines agree within float error, not in every bit.
+        fit_seconds: what reading and fitting took.
+
+    Raises:
+        StorageError: the bundle could not be written.
+    """
+    started = time.perf_counter()
+    data, initial = prepared.data, prepared.initial
     predictions = tabulate_predictions(data, fit, config)
     metrics = {
         **{name: evaluate_predictions(predictions, name, config.data.horizon) for name in ("val", "test")},
         **loss_metrics(fit),
     }
-    path = assets_dir / ticker
+    path = assets_dir / data.ticker
     write_bundle(
         path,
         facts={
             **describe(data, fit, config, lake_manifest_hash=lake.manifest_hash),
+            "engine": engine,
             **({"initial_model": initial.describe()} if initial is not None else {}),
         },
         model=fit.model,
@@ -95,13 +150,13 @@ def train_asset(
     )
     epochs = len(fit.history)
     return TrainedAsset(
-        ticker=ticker,
+        ticker=data.ticker,
         path=path,
         metrics=metrics,
         num_train_windows=len(data.train),
         epochs=epochs,
         windows_trained=len(data.train) * epochs,
-        seconds=time.perf_counter() - started,
+        seconds=fit_seconds + time.perf_counter() - started,
     )
 
 

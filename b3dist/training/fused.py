@@ -132,6 +132,9 @@ class StackFitting:
         weights = self.layout.flatten([tensor.to(device, dtype) for tensor in states.values()])
         self.adam = StackAdam.of(weights, self.hyper)
         self.watch = Watch.of(weights)
+        warm = torch.tensor([member.start is not None for member in members], device=device)
+        if any(member.start is not None for member in members):
+            self.watch.best_loss.copy_(torch.where(warm, self.judge(self.val, weights).loss, math.inf))
         most_steps = self.plan.weight.shape[1] * max(member.config.training.epochs for member in members)
         self.corrections = BiasCorrections.up_to(most_steps, device)
         self.loss_sum = torch.zeros(len(members), dtype=torch.float64, device=device)

@@ -5,7 +5,7 @@ generator, from which windows and masks are drawn exactly as the single engine d
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 
@@ -28,6 +28,8 @@ class StackMember:
 
     data: AssetData
     config: Config
+    start: Mapping[str, Tensor] | None = None
+    """Weights to begin with instead of drawn ones; they are epoch 0, and kept if no epoch is better."""
 
 
 class Randomness:
@@ -41,6 +43,8 @@ class Randomness:
         self.sampling = sampling_weights(action, member.config.training.sampler)
         model = LstmMtl(member.data.features.shape[1], member.config.model, generator=self._generator)
         discourage_absent_actions(model, self.counts)
+        if member.start is not None:
+            model.load_state_dict(member.start)
         self.initial_state = {name: tensor.detach() for name, tensor in model.state_dict().items()}
 
     def draw(self) -> tuple[Tensor, Tensor]:

@@ -226,3 +226,45 @@ def test_stop_hands_out_nothing_more(tmp_path: Path) -> None:
     write_bundle(tmp_path, "AAAA3")
     assert run.record_trained(me, "AAAA3", {})
     assert run.lease(me) is None
+
+
+def test_packs_are_a_fair_share_of_what_waits(tmp_path: Path) -> None:
+    """Two workers take what they can, but neither more than half of what is not settled."""
+    run = open_run(tmp_path, *(f"AAA{number}" for number in range(10)))
+    attempt = run.begin_attempt(2)
+    assert [len(run.lease_pack(worker(attempt, rank), most)) for rank, most in ((0, 100), (1, 3), (1, 3), (1, 3))] == [
+        5,
+        3,
+        2,
+        0,
+    ]
+    assert all(asset.leases == 1 for asset in run.assets.values())
+
+
+def test_suspects_are_leased_alone(tmp_path: Path) -> None:
+    """A pack whose worker died is tried asset by asset, and only the one that kills again is quarantined."""
+    run = open_run(tmp_path, *(f"AAA{number}" for number in range(6)))
+    me = worker(run.begin_attempt(1))
+    assert run.lease_pack(me, 3) == ["AAA0", "AAA1", "AAA2"]
+    run.charge({0: "killed"})
+    me = worker(run.begin_attempt(1))
+    assert run.lease_pack(me, 3) == ["AAA0"]
+    write_bundle(tmp_path, "AAA0")
+    run.record_trained(me, "AAA0", {})
+    assert run.lease_pack(me, 3) == ["AAA1"]
+    run.charge({0: "killed"})
+    me = worker(run.begin_attempt(1))
+    assert run.lease_pack(me, 3) == ["AAA2"]
+    assert run.lease_pack(me, 3) == ["AAA3", "AAA4", "AAA5"]
+    assert states(run)["AAA1"] == "failed"
+    assert run.assets["AAA1"].detail["kind"] == "quarantined"
+
+
+def test_an_error_in_a_pack_is_retried_alone(tmp_path: Path) -> None:
+    """Assets of a pack that raised wait again and come back one at a time."""
+    run = open_run(tmp_path, "AAAA3", "BBBB3", "CCCC3")
+    me = worker(run.begin_attempt(1))
+    assert run.lease_pack(me, 2) == ["AAAA3", "BBBB3"]
+    run.record_error(me, "AAAA3", "broken")
+    run.record_error(me, "BBBB3", "broken")
+    assert [run.lease_pack(me, 2) for _ in range(3)] == [["AAAA3"], ["BBBB3"], ["CCCC3"]]

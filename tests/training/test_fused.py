@@ -162,3 +162,21 @@ def test_stack_stops_schedules_and_selects_like_the_single_engine(device: str) -
             assert dataclasses.asdict(line) == pytest.approx(dataclasses.asdict(expected), rel=1e-3)
         for name, tensor in single.model.state_dict().items():
             torch.testing.assert_close(fit.model.state_dict()[name], tensor, atol=1e-3, rtol=0)
+
+
+def test_a_start_is_epoch_0_and_kept_if_no_epoch_is_better() -> None:
+    """Given weights replace the drawn ones in one of two models; each comes out as the single engine's."""
+    members = make_members(2, *CARD, "training.epochs=2")
+    start = fits_of([dataclasses.replace(members[1], config=members[1].config.with_overrides(["training.epochs=6"]))])
+    weights = start[0].model.state_dict()
+    lowered = members[1].config.with_overrides(["training.learning_rate=0.1"])
+    members[1] = dataclasses.replace(members[1], start=weights, config=lowered)
+    for member, fit in zip(members, fits_of(members), strict=True):
+        single = fit_asset(member.data, member.config, start=member.start)
+        assert fit.best_epoch == single.best_epoch
+        assert fit.val_loss == pytest.approx(single.val_loss, rel=1e-4)
+        assert [line.val_loss for line in fit.history] == pytest.approx(
+            [line.val_loss for line in single.history], rel=1e-2
+        )
+    assert fit.best_epoch == 0
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in fit.model.state_dict().items())
