@@ -19,6 +19,7 @@ LabelSet = Literal["signal_cluster", "forward_return"]
 ReturnUnit = Literal["fraction", "percent", "standardised"]
 ReturnWeighting = Literal["sampled", "uniform"]
 Sampler = Literal["balanced", "shuffled"]
+Precision = Literal["fp32", "tf32", "bf16"]
 
 _LARGEST_FLOAT32: Final = 3.4e38
 
@@ -149,6 +150,9 @@ class TrainingConfig:
     """Patience of ReduceLROnPlateau, in epochs."""
     min_learning_rate: float = 1e-6
     """Floor of ReduceLROnPlateau."""
+    precision: Precision = "fp32"
+    """Of the recurrent layer's products while training: tf32 on GPUs, bf16 where the processor has it; weights, heads,
+    loss and optimiser stay fp32, and so does every prediction that is stored."""
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "micro_batch", "patience"):

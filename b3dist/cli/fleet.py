@@ -15,6 +15,7 @@ from b3dist.cli.options import (
     DEFAULT_RUNS,
     FromSession,
     Overrides,
+    PrecisionOption,
     RecipeFile,
     RunsOption,
     Seed,
@@ -65,6 +66,7 @@ def fleet(
     init_from: InitFrom = None,
     releases: Releases = None,
     engine: Engine = "auto",
+    precision: PrecisionOption = None,
     resume: Resume = None,
     address: Address = None,
     tracking_uri: TrackingUri = None,
@@ -95,7 +97,7 @@ def fleet(
         tracking_uri=tracking_uri,
         debug=debug,
     )
-    given = [recipe, recipe_file, overrides, seed, from_session, to_session, min_sessions]
+    given = [recipe, recipe_file, overrides, seed, from_session, to_session, min_sessions, precision]
     source = None
     if init_from is not None:
         if resume is not None:
@@ -109,6 +111,7 @@ def fleet(
         from_session=from_session,
         to_session=to_session,
         min_sessions=min_sessions,
+        precision=precision,
         base=None if source is None else warm_config(source, None if recipe is None else named_recipe(recipe)),
     )
     if source is not None:

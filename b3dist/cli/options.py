@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 import yaml
 
-from b3dist.config import Config
+from b3dist.config import Config, Precision
 from b3dist.errors import ConfigError
 from b3dist.recipes import recipe
 
@@ -18,6 +18,10 @@ RecipeFile = Annotated[Path | None, typer.Option("--recipe-file", help="YAML wit
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="NAME=VALUE", help="One setting, e.g. --set training.epochs=3. Repeatable."),
+]
+PrecisionOption = Annotated[
+    Precision | None,
+    typer.Option("--precision", help="Of training's products: fp32 (the default), tf32 (GPUs), bf16 (some CPUs too)."),
 ]
 Seed = Annotated[int | None, typer.Option("--seed", help="Seed of the run (default: the recipe's).")]
 FromSession = Annotated[
@@ -40,6 +44,7 @@ def build_config(
     from_session: date | None = None,
     to_session: date | None = None,
     min_sessions: int | None = None,
+    precision: Precision | None = None,
     base: Config | None = None,
 ) -> Config:
     """The recipe (or `base`), then the recipe file, then the dedicated options, then `--set`: the later wins.
@@ -55,6 +60,7 @@ def build_config(
         "data.from_session": _as_date(from_session),
         "data.to_session": _as_date(to_session),
         "data.min_sessions": min_sessions,
+        "training.precision": precision,
     }
     for name, value in dedicated.items():
         if value is not None:

@@ -12,6 +12,7 @@ from b3dist.cli.options import (
     FromSession,
     LakeOption,
     Overrides,
+    PrecisionOption,
     Recipe,
     RecipeFile,
     Seed,
@@ -37,6 +38,7 @@ def train(
     from_session: FromSession = None,
     to_session: ToSession = None,
     min_sessions: Annotated[int | None, typer.Option(help="Refuse assets with fewer sessions (default 1000).")] = None,
+    precision: PrecisionOption = None,
     json_output: Json = False,
     debug: Debug = False,
 ) -> Answer:
@@ -51,6 +53,7 @@ def train(
         from_session=from_session,
         to_session=to_session,
         min_sessions=min_sessions,
+        precision=precision,
     )
     opened = Lake(lake)
     opened.bars(ticker, ["session"])  # an unknown ticker is said before PyTorch is loaded

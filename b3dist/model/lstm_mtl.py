@@ -26,6 +26,8 @@ class LstmMtl(nn.Module):
         self.lstm = nn.LSTM(num_features, config.hidden_size, batch_first=True)
         self.action_head = nn.Linear(config.hidden_size, len(ACTIONS))
         self.return_head = nn.Linear(config.hidden_size, 1)
+        self.low_precision = False
+        """Run the recurrent layer in bfloat16: for training only."""
         if generator is not None:
             bound = 1.0 / math.sqrt(config.hidden_size)
             for parameter in self.parameters():
@@ -41,7 +43,9 @@ class LstmMtl(nn.Module):
         Returns:
             Logits (B, 3), and returns (B,) in the unit the model was trained in.
         """
-        hidden = self.lstm(windows)[0][:, -1]
+        with torch.autocast(windows.device.type, torch.bfloat16, enabled=self.low_precision):
+            hidden = self.lstm(windows)[0][:, -1]
+        hidden = hidden.to(windows.dtype)
         if dropout_mask is not None:
             hidden = hidden * dropout_mask
         return self.action_head(hidden), self.return_head(hidden).squeeze(1)

@@ -9,7 +9,9 @@ steps instead of one per step.
 Nothing crosses the first dimension: a slot's numbers do not depend on what the other slots hold.
 """
 
+import functools
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -39,17 +41,21 @@ def gather_rows(rows: Tensor, index: Tensor) -> Tensor:
     return rows.reshape(num_models * num_rows, width).index_select(0, flat.reshape(-1)).view(*index.shape, width)
 
 
-def recur(gates: Tensor, weight_hh: Tensor) -> tuple[Tensor, Tensor]:
-    """All steps of the recurrence in plain PyTorch; see `Recurrence`."""
+def recur(gates: Tensor, weight_hh: Tensor, *, factors: torch.dtype | None = None) -> tuple[Tensor, Tensor]:
+    """All steps of the recurrence in plain PyTorch, see `Recurrence`; `factors`: type to multiply in, if another."""
     num_models, lookback, num_windows, width = gates.shape
     size = width // 4
     cells = gates.new_empty(num_models, lookback, num_windows, size)
     hiddens = torch.empty_like(cells)
     recurrent = weight_hh.transpose(1, 2)
+    if factors is not None:
+        recurrent = recurrent.to(factors)
     for step in range(lookback):
         gate, cell, hidden = gates[:, step], cells[:, step], hiddens[:, step]
-        if step:
+        if step and factors is None:
             gate.baddbmm_(hiddens[:, step - 1], recurrent)
+        elif step:
+            gate.add_(torch.bmm(hiddens[:, step - 1].to(factors), recurrent))
         write, forget, value, output = torch.split(gate, size, dim=2)  # PyTorch's order: i, f, g, o
         gate[:, :, : 2 * size].sigmoid_()
         value.tanh_()
@@ -62,7 +68,9 @@ def recur(gates: Tensor, weight_hh: Tensor) -> tuple[Tensor, Tensor]:
     return cells, hiddens
 
 
-def recur_backward(gates: Tensor, weight_hh: Tensor, cells: Tensor, last: Tensor) -> None:
+def recur_backward(
+    gates: Tensor, weight_hh: Tensor, cells: Tensor, last: Tensor, *, factors: torch.dtype | None = None
+) -> None:
     """Back through all steps in plain PyTorch; see `RecurrenceBackward`."""
     size = cells.shape[3]
     to_hidden, to_cell = last, torch.zeros_like(last)
@@ -82,7 +90,31 @@ def recur_backward(gates: Tensor, weight_hh: Tensor, cells: Tensor, last: Tensor
         value.copy_(grad_value)
         output.copy_(grad_output)
         if step:
-            to_hidden, to_cell = torch.bmm(gate, weight_hh), carried
+            to_hidden, to_cell = product(gate, weight_hh, factors), carried
+
+
+def product(left: Tensor, right: Tensor, factors: torch.dtype | None) -> Tensor:
+    """Batched matrix product, multiplied in another type if one is given, in the type of `left`."""
+    if factors is None:
+        return torch.bmm(left, right)
+    return torch.bmm(left.to(factors), right.to(factors)).to(left.dtype)
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """What runs the recurrence, and the type of the factors of every product on the way back."""
+
+    forward: Recurrence
+    backward: RecurrenceBackward
+    factors: torch.dtype | None = None
+
+
+PLAIN = Kernels(recur, recur_backward)
+PLAIN_BF16 = Kernels(
+    functools.partial(recur, factors=torch.bfloat16),
+    functools.partial(recur_backward, factors=torch.bfloat16),
+    torch.bfloat16,
+)
 
 
 class _StackedLstm(torch.autograd.Function):
@@ -97,19 +129,19 @@ class _StackedLstm(torch.autograd.Function):
         weight_hh: Tensor,
         bias_ih: Tensor,
         bias_hh: Tensor,
-        kernels: tuple[Recurrence, RecurrenceBackward],
+        kernels: Kernels,
     ) -> Tensor:
         gates = gather_rows(project_rows(rows, weight_ih, bias_ih, bias_hh), index)
-        cells, hiddens = kernels[0](gates, weight_hh)
+        cells, hiddens = kernels.forward(gates, weight_hh)
         # Kept as attributes: they are no inputs or outputs, and gates is overwritten on the way back.
-        ctx.rows, ctx.index, ctx.weight_hh, ctx.backward_kernel = rows, index, weight_hh, kernels[1]
+        ctx.rows, ctx.index, ctx.weight_hh, ctx.kernels = rows, index, weight_hh, kernels
         ctx.gates, ctx.cells, ctx.hiddens = gates, cells, hiddens
         return hiddens[:, -1].clone()
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         gates, hiddens = ctx.gates, ctx.hiddens
-        ctx.backward_kernel(gates, ctx.weight_hh, ctx.cells, grads[0])
+        ctx.kernels.backward(gates, ctx.weight_hh, ctx.cells, grads[0])
         num_models, lookback, num_windows, width = gates.shape
         flat = gates.view(num_models, lookback * num_windows, width).transpose(1, 2)
         inputs = gather_rows(ctx.rows, ctx.index).view(num_models, lookback * num_windows, -1)
@@ -118,15 +150,12 @@ class _StackedLstm(torch.autograd.Function):
         return (
             None,
             None,
-            torch.bmm(flat, inputs),
-            torch.bmm(flat[:, :, num_windows:], before),
+            product(flat, inputs, ctx.kernels.factors),
+            product(flat[:, :, num_windows:], before, ctx.kernels.factors),
             grad_bias,
             grad_bias,
             None,
         )
-
-
-PLAIN: tuple[Recurrence, RecurrenceBackward] = (recur, recur_backward)
 
 
 def last_hidden(
@@ -135,7 +164,7 @@ def last_hidden(
     weights: tuple[Tensor, Tensor, Tensor, Tensor],
     *,
     lookback: int,
-    kernels: tuple[Recurrence, RecurrenceBackward] = PLAIN,
+    kernels: Kernels = PLAIN,
 ) -> Tensor:
     """Hidden state after each window's last row, (K, B, H), differentiable in the weights.
 
@@ -144,7 +173,7 @@ def last_hidden(
         starts: (K, B) first row of each window.
         weights: weight_ih, weight_hh, bias_ih, bias_hh of nn.LSTM, each with a leading K.
         lookback: rows per window.
-        kernels: the recurrence forward and backward.
+        kernels: what runs the recurrence.
     """
     hidden: Tensor = _StackedLstm.apply(rows, window_rows(starts, lookback), *weights, kernels)
     return hidden

@@ -16,11 +16,11 @@ from torch import Tensor
 
 from b3dist.config import Config
 from b3dist.data.schema import ACTIONS
-from b3dist.errors import TrainingError
+from b3dist.errors import ConfigError, TrainingError
 from b3dist.model.lstm_mtl import LstmMtl
 from b3dist.model.stacked import Weights, apply_heads, stack_states
 from b3dist.model.stacked_losses import loss_terms
-from b3dist.model.stacked_lstm import PLAIN, last_hidden, last_hidden_at_evaluation, project_rows
+from b3dist.model.stacked_lstm import PLAIN, PLAIN_BF16, last_hidden, last_hidden_at_evaluation, project_rows
 from b3dist.training.fused_data import (
     Draws,
     EpochDraws,
@@ -33,6 +33,7 @@ from b3dist.training.fused_data import (
 )
 from b3dist.training.fused_state import BiasCorrections, Hyperparameters, Layout, StackAdam, Watch, keep_slots
 from b3dist.training.packs import StepSlice, plan_slices
+from b3dist.training.precision import matmul_precision, require_supported
 from b3dist.training.return_unit import ReturnTarget
 from b3dist.training.trainer import EVALUATION_BATCH, EpochRecord, Fit
 
@@ -111,6 +112,9 @@ class StackFitting:
         self.order = sorted(range(len(members)), key=lambda number: -len(members[number].data.train))
         members = [members[number] for number in self.order]
         self.device, self.dtype = device, dtype
+        self.precision = one_shape(members).training.precision
+        require_supported(self.precision, device)
+        self.kernels = PLAIN_BF16 if self.precision == "bf16" else PLAIN
         self.members = members
         config: Config = members[0].config
         self.lookback, self.batch_size = config.data.lookback, config.training.batch_size
@@ -201,8 +205,9 @@ class StackFitting:
         """One pass of every model over its draws; mean losses of the steps, (K,) float64, weighted by their windows."""
         epoch = self._lay_out(self.draws.next(self.plan, self.device, self.dtype))
         self.loss_sum.zero_()
-        for part in self.slices:
-            self.step(epoch.part(part), part.span)
+        with matmul_precision(self.precision):
+            for part in self.slices:
+                self.step(epoch.part(part), part.span)
         return self.loss_sum / self.plan.num_windows
 
     def step(self, batch: Batch, span: slice) -> None:
@@ -218,7 +223,7 @@ class StackFitting:
         }
         lstm = tuple(leaves[name] for name in LSTM_NAMES)
         assert len(lstm) == 4
-        hidden = last_hidden(self.rows.values[span], batch.starts, lstm, lookback=self.lookback, kernels=PLAIN)
+        hidden = last_hidden(self.rows.values[span], batch.starts, lstm, lookback=self.lookback, kernels=self.kernels)
         logits, returns = apply_heads(leaves, hidden * batch.masks)
         terms = loss_terms(
             logits,
@@ -322,6 +327,33 @@ class StackFitting:
         for name in ("order", "sizes", "members", "return_targets", "stopped"):
             setattr(self, name, [getattr(self, name)[slot] for slot in kept])
         self.slices = plan_slices(self.sizes, self.batch_size)
+
+
+def one_shape(members: Sequence[StackMember]) -> Config:
+    """The first member's configuration.
+
+    Raises:
+        ConfigError: another member's has a shape or precision of its own, which a stack cannot hold.
+    """
+    shapes = [
+        {
+            "data.lookback": member.config.data.lookback,
+            "number of features": member.data.features.shape[1],
+            "model.hidden_size": member.config.model.hidden_size,
+            "training.batch_size": member.config.training.batch_size,
+            "training.precision": member.config.training.precision,
+        }
+        for member in members
+    ]
+    for member, shape in zip(members, shapes, strict=True):
+        for name, value in shape.items():
+            if value != shapes[0][name]:
+                raise ConfigError(
+                    f"{member.data.ticker} has {name} {value}, {members[0].data.ticker} has {shapes[0][name]}:"
+                    " models of one stack must agree in it",
+                    hint="train them in stacks of their own",
+                )
+    return members[0].config
 
 
 def _sum_windows(values: Tensor) -> Tensor:

@@ -4,8 +4,9 @@ The weights and gradients of the model's eight tensors live in one flat buffer e
 are one kernel each instead of eight.
 """
 
+import contextlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +21,7 @@ from b3dist.model.losses import MultiTaskLoss, inverse_frequency
 from b3dist.model.lstm_mtl import LstmMtl, discourage_absent_actions, draw_dropout_masks
 from b3dist.training.metrics import macro_f1
 from b3dist.training.optimizer import EarlyStopping, FlatAdam, PlateauSchedule
+from b3dist.training.precision import matmul_precision, require_supported
 from b3dist.training.return_unit import ReturnTarget
 from b3dist.training.sampling import asset_generator, draw_epoch, importance_weights, sampling_weights
 
@@ -165,6 +167,7 @@ class Fitting:
         discourage_absent_actions(self.model, counts)
         if start is not None:
             self.model.load_state_dict(start)
+        require_supported(config.training.precision, device)
         self.model.to(device)
         self.weights, self.gradient = flatten_parameters(self.model)
         self.optimizer = FlatAdam(self.weights, self.gradient, config.training)
@@ -189,7 +192,8 @@ class Fitting:
         epoch = len(self.history) + 1
         learning_rate = self.optimizer.learning_rate
         train_loss = self.run_epoch()
-        predictions = predict(self.model, self.rows, self.val.starts, self.lookback)
+        with self._trained_precision():
+            predictions = predict(self.model, self.rows, self.val.starts, self.lookback)
         val_loss = self.evaluate(predictions, self.val)
         if not (math.isfinite(train_loss) and math.isfinite(val_loss)):
             raise TrainingError(
@@ -216,6 +220,9 @@ class Fitting:
     def finish(self) -> Fit:
         """The best epoch's weights, judged on the training part too; nothing can be trained after it."""
         self.weights.copy_(self._best_weights)
+        if self.config.training.precision != "fp32":  # what is stored is fp32's
+            self.best_predictions = predict(self.model, self.rows, self.val.starts, self.lookback)
+            self.best_loss = self.evaluate(self.best_predictions, self.val)
         train_loss = self.evaluate(predict(self.model, self.rows, self.train.starts, self.lookback), self.train)
         return Fit(
             model=self.model.cpu(),
@@ -228,6 +235,19 @@ class Fitting:
 
     def run_epoch(self) -> float:
         """One pass over as many drawn windows as there are; the mean loss of its steps, weighted by their windows."""
+        with self._trained_precision():
+            return self._run_steps()
+
+    @contextlib.contextmanager
+    def _trained_precision(self) -> Iterator[None]:
+        self.model.low_precision = self.config.training.precision == "bf16"
+        try:
+            with matmul_precision(self.config.training.precision):
+                yield
+        finally:
+            self.model.low_precision = False
+
+    def _run_steps(self) -> float:
         batch_size = self.config.training.batch_size
         drawn = draw_epoch(self.sampling, self.config.training.sampler, self.generator).to(self.device)
         masks = draw_dropout_masks(len(drawn), self.config.model, self.generator).to(self.device)
