@@ -15,6 +15,7 @@ from b3dist.cli.release import release_app
 from b3dist.cli.report import report
 from b3dist.cli.runs import runs_app
 from b3dist.cli.score import score
+from b3dist.cli.serve import serve
 from b3dist.cli.simulate import simulate
 from b3dist.cli.sweep import sweep
 from b3dist.cli.train import train
@@ -55,6 +56,7 @@ app.command(epilog="Example: b3dist fleet --lake lake --runs runs --tickers PETR
 app.command(epilog="Example: b3dist pooled --lake lake --runs runs --workers 2")(pooled)
 app.command(epilog="Example: b3dist score --history 2017-01-01:2018-12-31 --out scores.parquet")(score)
 app.command(epilog="Example: b3dist sweep --lake lake --runs runs --trials 40")(sweep)
+app.command(epilog="Example: b3dist serve --release champion --lake lake --runs runs")(serve)
 app.add_typer(runs_app)
 app.add_typer(release_app)
 

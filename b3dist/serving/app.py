@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from fastapi import FastAPI
 from pydantic import BaseModel, ConfigDict
 from ray import serve
@@ -20,6 +21,7 @@ from b3dist.serving.catalogue import Catalogues
 from b3dist.serving.holder import Holder
 from b3dist.serving.limits import Limits
 from b3dist.serving.metrics import ServedGauges
+from b3dist.serving.network import close_replica
 from b3dist.serving.replies import Question, Reply, answer_batch
 
 _LOGGER = logging.getLogger("ray.serve")
@@ -53,6 +55,8 @@ class Endpoint:
     """
 
     def __init__(self, arguments: Arguments) -> None:
+        close_replica()
+        torch.set_num_threads(1)  # replicas share a machine; a pass over a batch is too short to be divided
         self._limits = Limits(max_body_bytes=arguments.max_body_bytes)
         self._token = read_token(arguments.token_file)
         if self._token is None and arguments.token_required:

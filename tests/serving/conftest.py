@@ -1,5 +1,6 @@
 """One release, held and served in this process, for the tests of this folder that only ask."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,8 @@ from b3dist.release import Release
 from b3dist.serving.holder import Holder
 from tests.release.releases import make_release
 from tests.serving.clients import client_of, hold, make_api
+from tests.serving.desks import make_desk
+from tests.serving.live import LiveEndpoint
 
 
 @pytest.fixture(scope="session")
@@ -27,3 +30,15 @@ def holder(served_release: Release, small_lake: Path) -> Holder:
 def client(holder: Holder) -> TestClient:
     """Asks it, without a token."""
     return client_of(make_api(holder))
+
+
+@pytest.fixture(scope="package")
+def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveEndpoint]:
+    """`b3dist serve --release champion` with two replicas; its tests leave it serving the release they found."""
+    folder = tmp_path_factory.mktemp("live")
+    desk = make_desk(folder / "desk")
+    desk.promote(desk.first.release_id)
+    words = ("--release", "champion", "--replicas", "2", "--cpus-per-replica", "0.5", "--max-queue", "40")
+    endpoint = LiveEndpoint(desk, *words, log=folder / "stderr")
+    yield endpoint
+    endpoint.stop()
