@@ -56,6 +56,10 @@ def create(
         bool,
         typer.Option("--carry-over/--no-carry-over", help="Keep the champion's model of assets the run has none of."),
     ] = True,
+    fallback: Annotated[
+        str | None,
+        typer.Option("--fallback", metavar="POOLED_RUN", help="Cover the assets without a model: pooled, else naive."),
+    ] = None,
     json_output: Json = False,
     debug: Debug = False,
 ) -> Answer:
@@ -69,11 +73,13 @@ def create(
     run = RunFolder.open(runs, run_id)
     with refit_progress(shown=refit) as show:
         refitting = Refitting(lake=lake, workers=workers, on_progress=show) if refit else None
-        release = create_release(store, run, refit=refitting, carry_over=carry_over)
+        below = RunFolder.open(runs, fallback) if fallback is not None else None
+        release = create_release(store, run, refit=refitting, carry_over=carry_over, fallback=below)
     failed = release.manifest["refit_failed"]
     for ticker, reason in failed.items():
         print(f"b3dist: {ticker} was not refitted: {reason}", file=sys.stderr)
     payload = {**_facts(release, ()), "refit_failed": failed, "not_covered": release.manifest["not_covered"]}
+    payload["ladder"] = release.manifest["ladder"]
 
     def display(console: Console) -> None:
         _show_facts(console, payload, ("release_id", "run_id", "assets", "refitted", "carried_over", "path"))

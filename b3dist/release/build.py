@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -16,10 +16,11 @@ import pyarrow.parquet as pq
 from b3dist.data.exchange import b3_sessions
 from b3dist.errors import ReleaseError
 from b3dist.release.card import render_card
+from b3dist.release.ladder import naive_parts, pooled_parts
 from b3dist.release.manifest import SCHEMA_VERSION, serialise_groups, stack_models
 from b3dist.release.parts import AssetPart, last_test_session, part_of_bundle, part_of_release
 from b3dist.release.refit import Progress, refit_parts
-from b3dist.release.released import CARD, PREDICTIONS, WEIGHTS, Release
+from b3dist.release.released import CARD, PREDICTIONS, WEIGHTS, Release, Source
 from b3dist.release.store import ReleaseStore
 from b3dist.run_folder import RunFolder, is_driven
 from b3dist.training.bundle import library_versions
@@ -37,7 +38,12 @@ class Refitting:
 
 
 def create_release(
-    store: ReleaseStore, run: RunFolder, *, refit: Refitting | None = None, carry_over: bool = True
+    store: ReleaseStore,
+    run: RunFolder,
+    *,
+    refit: Refitting | None = None,
+    carry_over: bool = True,
+    fallback: RunFolder | None = None,
 ) -> Release:
     """Release the best weights of every asset that a run trained.
 
@@ -48,9 +54,12 @@ def create_release(
         run: a run that nobody drives any more.
         refit: serve weights trained on all rows; None: the evaluated ones.
         carry_over: keep the champion's model of each asset that the run has no model of.
+        fallback: a pooled run for the assets without a model of their own; those it does not know either are covered
+            by the naive forecast.
 
     Raises:
-        ReleaseError: the run is still going on or trained nothing, or nothing could be refitted.
+        ReleaseError: the run is still going on or trained nothing, nothing could be refitted or may be (pooled and
+            warm-started models: a refit starts from scratch), or `fallback` is no pooled run.
         RunError: a bundle is incomplete or damaged.
         LakeError: the lake to refit on is not there.
         StorageError: disk full or not writable; nothing is left.
@@ -61,6 +70,7 @@ def create_release(
         carried = collect_carried(store.open("champion"), parts)
     refitted: dict[str, Any] = {"refit": False, "refit_lake_manifest_hash": None, "refit_failed": {}}
     if refit is not None:
+        _require_refittable(parts)
         result = refit_parts(
             parts, refit.lake or run.settings.lake, workers=refit.workers, on_progress=refit.on_progress
         )
@@ -70,7 +80,41 @@ def create_release(
             "refit_lake_manifest_hash": result.lake_manifest_hash,
             "refit_failed": dict(result.failed),
         }
-    return store.open(write_release(store, run, [*parts, *carried], refitted))
+    covered = [*parts, *carried]
+    if fallback is not None:
+        covered = descend_ladder(run, fallback, parts, carried)
+    return store.open(write_release(store, run, covered, refitted))
+
+
+def descend_ladder(
+    run: RunFolder, fallback: RunFolder, parts: Sequence[AssetPart], carried: Sequence[AssetPart]
+) -> list[AssetPart]:
+    """Parts for every asset that either run was asked for: own, carried over, pooled, carried fallbacks, naive.
+
+    Raises:
+        ReleaseError: `fallback` is no pooled run.
+    """
+    covered = {part.ticker: part for part in parts}
+    covered |= {part.ticker: part for part in carried if part.facts["source"] == "own"}
+    covered |= {part.ticker: part for part in pooled_parts(fallback, covered)}
+    covered |= {
+        part.ticker: part for part in carried if part.ticker not in covered and part.facts["source"] == "pooled"
+    }
+    left = {*run.settings.tickers, *fallback.settings.tickers} - covered.keys()
+    newest = max(last_test_session(part) for part in parts)
+    naive = naive_parts(left, like=parts, run_id=run.run_id, newest=newest)
+    return [*covered.values(), *naive]
+
+
+def _require_refittable(parts: Sequence[AssetPart]) -> None:
+    """Refuse to train again from scratch what was not trained from scratch."""
+    other = [part.ticker for part in parts if part.facts["source"] != "own" or part.facts["initial_model"] is not None]
+    if other:
+        raise ReleaseError(
+            f"{len(other)} assets ({other[0]}, ...) were trained together or from another model, and a refit trains"
+            " each from scratch",
+            hint="release without --refit; train again on newer data instead",
+        )
 
 
 def collect_run(run: RunFolder) -> list[AssetPart]:
@@ -110,7 +154,8 @@ def write_release(store: ReleaseStore, run: RunFolder, parts: Sequence[AssetPart
     """Commit the parts as one release and return its id."""
     ordered = sorted(parts, key=lambda part: part.ticker)
     groups, models, described = stack_models(ordered)
-    newest = max(last_test_session(part) for part in ordered if not part.facts["carried_over"]).isoformat()
+    judged = [part for part in ordered if not part.facts["carried_over"] and part.facts["source"] != "naive"]
+    newest = max(last_test_session(part) for part in judged).isoformat()
     release_id = store.new_id()
     manifest = {
         "schema_version": SCHEMA_VERSION,
@@ -125,6 +170,7 @@ def write_release(store: ReleaseStore, run: RunFolder, parts: Sequence[AssetPart
         "versions": library_versions(),
         "groups": described,
         "assets": {part.ticker: {"newest_session": newest, **part.facts, **models[part.ticker]} for part in ordered},
+        "ladder": {name: sum(part.facts["source"] == name for part in ordered) for name in get_args(Source)},
         "not_covered": _not_covered(run, {part.ticker for part in ordered}),
     }
     files = {

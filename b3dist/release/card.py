@@ -148,7 +148,10 @@ def _period(entries: Iterable[Mapping[str, Any]]) -> dict[str, tuple[str, str]]:
     """First and last session that any window of a part ends on."""
     splits = [entry["splits"] for entry in entries]
     return {
-        name: (min(split[name]["first"] for split in splits), max(split[name]["last"] for split in splits))
+        name: (
+            min(split[name]["first"] for split in splits if split[name]["first"]),
+            max(split[name]["last"] for split in splits if split[name]["last"]),
+        )
         for name in ("train", *_SPLITS)
     }
 

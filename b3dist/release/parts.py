@@ -78,7 +78,8 @@ def part_of_bundle(folder: Path, *, run_id: str) -> AssetPart:
         ) from error
     entry = {
         "run_id": run_id,
-        "source": "own",
+        "source": facts.get("source", "own"),
+        "initial_model": facts.get("initial_model"),
         "carried_over": False,
         "carried_from": None,
         "age_sessions": 0,

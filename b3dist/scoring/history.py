@@ -32,6 +32,7 @@ def score_history(models: ReleasedModels, rows: AssetRows, span: Span) -> pa.Tab
         price=rows.close[ends],
         release_id=models.release_id,
         model_sha256=[models.of[rows.ticker].model_sha256] * len(ends),
+        source=[models.source[rows.ticker]] * len(ends),
         age_sessions=np.zeros(len(ends), dtype=np.int32),
         stale_after=0,
     )

@@ -48,6 +48,7 @@ class ReleasedModels:
                 raise self.unknown(ticker, release.assets)
         wanted = sorted(release.assets if tickers is None else set(tickers))
         self.of: dict[str, ReleasedModel] = {ticker: getattr(release.assets[ticker], which) for ticker in wanted}
+        self.source = {ticker: release.assets[ticker].source for ticker in wanted}
         self._groups = release.groups
         self._stacks, self._mean, self._scale = {}, {}, {}
         for index in sorted({model.group for model in self.of.values()}):

@@ -169,6 +169,7 @@ class Scorer:
             price=np.array([window.price for window in windows]),
             release_id=self.release_id,
             model_sha256=[self._models.of[ticker].model_sha256 for ticker in tickers],
+            source=[self._models.source[ticker] for ticker in tickers],
             age_sessions=np.array([window.age_sessions for window in windows], dtype=np.int32),
             stale_after=self.stale_after,
         )

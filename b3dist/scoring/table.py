@@ -23,6 +23,7 @@ SCORES: Final = pa.schema(
         ("price_pred", pa.float64()),  # price x (1 + return_pred)
         ("release_id", pa.string()),
         ("model_sha256", pa.string()),
+        ("source", pa.string()),  # own, pooled or naive: how far down the ladder the model was found
         ("age_sessions", pa.int32()),  # exchange sessions between `session` and the one asked for
         ("stale", pa.bool_()),  # older than the scorer's limit
     ]
@@ -38,6 +39,7 @@ def tabulate_scores(
     price: npt.NDArray[np.float64],
     release_id: str,
     model_sha256: Sequence[str],
+    source: Sequence[str],
     age_sessions: npt.NDArray[np.int32],
     stale_after: int,
 ) -> pa.Table:
@@ -50,6 +52,7 @@ def tabulate_scores(
         price: (N,) BRL.
         release_id: the release that answers.
         model_sha256: N of them.
+        source: N of them.
         age_sessions: (N,).
         stale_after: exchange sessions beyond which a score is stale.
     """
@@ -65,6 +68,7 @@ def tabulate_scores(
         pa.array(price * (1.0 + predictions.returns)),
         pa.repeat(pa.scalar(release_id, pa.string()), len(tickers)),
         pa.array(model_sha256, pa.string()),
+        pa.array(source, pa.string()),
         pa.array(age_sessions),
         pa.array(age_sessions > stale_after),
     ]

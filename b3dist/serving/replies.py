@@ -60,7 +60,7 @@ def _locate(catalogue: Catalogue, question: Question) -> Window | B3distError:
 
 def _prediction(row: dict[str, Any], as_of: date) -> dict[str, Any]:
     """A row as PredictAnswer."""
-    kept = ("return_pred", "price", "price_pred", "release_id", "model_sha256", "age_sessions", "stale")
+    kept = ("return_pred", "price", "price_pred", "release_id", "model_sha256", "source", "age_sessions", "stale")
     return {
         "ticker": row["ticker"],
         "as_of": as_of.isoformat(),

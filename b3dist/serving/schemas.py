@@ -121,6 +121,10 @@ Price = Annotated[float, Field(description="Close of that session, BRL as traded
 ReturnPred = Annotated[float, Field(description="Predicted return over the model's horizon, a fraction.")]
 PricePred = Annotated[float, Field(description="price x (1 + return_pred).")]
 Sha = Annotated[str, Field(description="sha256 of the weights that answered.")]
+SourceOf = Annotated[
+    Literal["own", "pooled", "naive"],
+    Field(description="own: a model of this asset; pooled: of all assets; naive: no change, the most frequent action."),
+]
 Age = Annotated[int, Field(ge=0, description="Exchange sessions from `session` to as_of: 0 if it traded then.")]
 Stale = Annotated[bool, Field(description="The asset has not traded for too many sessions to act on this.")]
 
@@ -137,6 +141,7 @@ class PredictAnswer(Answer):
     price: Price
     price_pred: PricePred
     model_sha256: Sha
+    source: SourceOf
     age_sessions: Age
     stale: Stale
 
@@ -154,6 +159,7 @@ class Row(Answer):
     price: Price
     price_pred: PricePred
     model_sha256: Sha
+    source: SourceOf
     age_sessions: Age
     stale: Stale
 

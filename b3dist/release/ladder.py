@@ -1,0 +1,99 @@
+"""The ladder a release goes down for an asset: a model of its own, else the pooled one, else the naive forecast.
+
+own      trained on this asset (in the run, or carried over from the champion)
+pooled   the pooled model, scaled by the asset's own history
+naive    a network of zeros: no change, and the actions as often as they were in training; for assets that no model
+         was judged on (too short a history, no trading in the test part)
+"""
+
+import hashlib
+from collections.abc import Collection, Sequence
+from datetime import date
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from b3dist.data.schema import ACTIONS
+from b3dist.data.windows import SPLITS, Scaler
+from b3dist.errors import ReleaseError
+from b3dist.release.parts import AssetModel, AssetPart, part_of_bundle
+from b3dist.run_folder import RunFolder
+from b3dist.training.asset import evaluate_predictions
+from b3dist.training.bundle import library_versions, serialise_weights
+from b3dist.training.return_unit import ReturnTarget
+
+
+def pooled_parts(run: RunFolder, present: Collection[str]) -> list[AssetPart]:
+    """The assets of a pooled run that have no model yet.
+
+    Raises:
+        ReleaseError: the run is of another kind.
+        RunError: a bundle is incomplete or damaged.
+    """
+    if run.settings.kind != "pooled":
+        raise ReleaseError(
+            f"run {run.run_id} is of kind {run.settings.kind}, and only a pooled run can be fallen back on",
+            hint="b3dist pooled makes one",
+        )
+    folders = sorted(folder for folder in run.assets.glob("[!.]*") if folder.is_dir() and folder.name not in present)
+    return [part_of_bundle(folder, run_id=run.run_id) for folder in folders]
+
+
+def naive_parts(tickers: Collection[str], *, like: Sequence[AssetPart], run_id: str, newest: date) -> list[AssetPart]:
+    """A part that predicts no change for each ticker.
+
+    Args:
+        tickers: assets without any model.
+        like: trained parts; the first gives the windows' shape, all of them how frequent each action is.
+        run_id: what the manifest names as their origin.
+        newest: session that stands for their anchor, on which nothing depends: all weights are 0.
+    """
+    counts = np.array([[part.facts["splits"]["train"]["actions"][name] for name in ACTIONS] for part in like])
+    frequency = (counts.sum(axis=0) + 1.0) / (counts.sum() + len(ACTIONS))
+    state = {name: torch.zeros_like(tensor) for name, tensor in like[0].evaluated.state.items()}
+    state["action_head.bias"] = torch.from_numpy(np.log(frequency)).to(torch.float32)
+    pattern = like[0].evaluated
+    num_features = len(pattern.feature_names)
+    model = AssetModel(
+        state=state,
+        model_sha256=hashlib.sha256(serialise_weights(state)).hexdigest(),
+        anchor=newest,
+        scaler=Scaler(mean=np.zeros(num_features), scale=np.ones(num_features)),
+        return_target=ReturnTarget(unit="fraction", mean=0.0, scale=1.0),
+        data=pattern.data,
+        model=pattern.model,
+        feature_names=pattern.feature_names,
+    )
+    facts = _naive_facts(like[0], run_id)
+    nothing = like[0].predictions.slice(0, 0)
+    return [
+        AssetPart(ticker=ticker, evaluated=model, served=model, facts=facts, predictions=nothing)
+        for ticker in sorted(tickers)
+    ]
+
+
+def _naive_facts(like: AssetPart, run_id: str) -> dict[str, Any]:
+    """An asset's entry in the manifest: everything that is measured is undefined, for nothing was."""
+    no_windows = {"first": None, "last": None, "num_windows": 0, "actions": dict.fromkeys(ACTIONS, 0)}
+    nothing: pa.Table = like.predictions.slice(0, 0)
+    losses = dict.fromkeys(("train_loss", "val_loss", "overfit_gap", "overfit_ratio"))
+    horizon = like.evaluated.data.horizon
+    return {
+        **like.facts,
+        "run_id": run_id,
+        "source": "naive",
+        "initial_model": None,
+        "splits": dict.fromkeys(SPLITS, no_windows),
+        "dropped_windows": {},
+        "versions": library_versions(),
+        "learning_rates": [],
+        "metrics": {
+            **{name: evaluate_predictions(nothing, name, horizon) for name in ("val", "test")},
+            **losses,
+            "best_epoch": 0,
+            "epochs": 0,
+        },
+        "refit": None,
+    }

@@ -1,0 +1,119 @@
+"""Every asset of a release has a model: its own, else the pooled one, else the naive forecast."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from b3dist.data.lake import Lake
+from b3dist.errors import ReleaseError
+from b3dist.recipes import pooled
+from b3dist.release import Refitting, Release, ReleaseStore, create_release
+from b3dist.release.promote import promote
+from b3dist.run_folder import RunFolder
+from b3dist.scoring import Scorer
+from tests.release.releases import train_run
+from tests.training.pooled_runs import QUICK, train_pooled_run
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("ladder") / "runs"
+
+
+@pytest.fixture(scope="module")
+def tickers(small_lake: Path) -> list[str]:
+    """The lake's assets, shortest history first."""
+    return list(Lake(small_lake).tickers().sort_values("num_sessions")["ticker"])
+
+
+@pytest.fixture(scope="module")
+def pooled_run(small_lake: Path, runs: Path, tickers: list[str]) -> RunFolder:
+    """All assets but the shortest, which is too short for it."""
+    sessions = Lake(small_lake).tickers().set_index("ticker")["num_sessions"]
+    config = pooled().with_overrides([*QUICK, f"data.min_sessions={int(sessions[tickers[0]]) + 1}"])
+    return train_pooled_run(small_lake, runs, config=config)
+
+
+@pytest.fixture(scope="module")
+def release(small_lake: Path, runs: Path, tickers: list[str], pooled_run: RunFolder) -> Release:
+    """Two assets of their own, the others below."""
+    own = train_run(small_lake, runs, tickers=tickers[-2:])
+    return create_release(ReleaseStore(runs.parent / "releases"), own, fallback=pooled_run)
+
+
+def test_each_asset_says_how_far_down_it_is(release: Release, tickers: list[str], pooled_run: RunFolder) -> None:
+    """In the manifest, per asset and in sum."""
+    sources = {ticker: asset.source for ticker, asset in release.assets.items()}
+    assert sources == {
+        tickers[0]: "naive",
+        **dict.fromkeys(tickers[1:-2], "pooled"),
+        **dict.fromkeys(tickers[-2:], "own"),
+    }
+    assert release.manifest["ladder"] == {"own": 2, "pooled": 3, "naive": 1}
+    assert release.manifest["not_covered"] == []
+    assert {release.assets[ticker].run_id for ticker in tickers[1:-2]} == {pooled_run.run_id}
+    assert "| models | 2 assets have one of their own, 3 the pooled one, 1 none" in release.card
+
+
+def test_each_prediction_says_how_far_down_its_model_is(release: Release, small_lake: Path, tickers: list[str]) -> None:
+    """And the naive one predicts no change and the most frequent action of the training windows."""
+    scorer = Scorer(release, Lake(small_lake))
+    scores, skipped = scorer.score_all()
+    assert not skipped
+    rows = {row["ticker"]: row for row in scores.to_pylist()}
+    assert {ticker: row["source"] for ticker, row in rows.items()} == {
+        ticker: asset.source for ticker, asset in release.assets.items()
+    }
+    naive = rows[tickers[0]]
+    assert naive["return_pred"] == 0.0
+    assert naive["price_pred"] == naive["price"]
+    assert naive["action"] == "hold"
+    counts = np.array([0, 0, 0])
+    for ticker in tickers[-2:]:
+        counts += list(release.assets[ticker].facts["splits"]["train"]["actions"].values())
+    expected = (counts + 1) / (counts.sum() + 3)
+    np.testing.assert_allclose([naive["p_buy"], naive["p_sell"], naive["p_hold"]], expected, rtol=1e-5)
+
+
+def test_released_pooled_model_predicts_what_its_run_predicted(
+    release: Release, small_lake: Path, tickers: list[str]
+) -> None:
+    """Scoring the newest test session gives the stored prediction, scaled by the asset's own history."""
+    scorer = Scorer(release, Lake(small_lake), which="evaluated")
+    stored = release.predictions(tickers[1]).to_pandas().iloc[-1]
+    row = scorer.score([scorer.locate(tickers[1], stored["session"])]).to_pylist()[0]
+    assert row["return_pred"] == pytest.approx(stored["return_pred"], abs=1e-7)
+    assert row["p_hold"] == pytest.approx(stored["p_hold"], abs=1e-6)
+
+
+def test_own_model_of_the_champion_goes_before_the_pooled_one(
+    release: Release, small_lake: Path, runs: Path, tickers: list[str], pooled_run: RunFolder
+) -> None:
+    """A night without an asset keeps its own older model; pooled and naive ones are replaced by what is new."""
+    store = ReleaseStore(runs.parent / "releases")
+    promote(store, release.release_id, force=True)
+    night = train_run(small_lake, runs, tickers=tickers[-1:])
+    other = train_pooled_run(small_lake, runs, tickers=tickers[1:])
+    after = create_release(store, night, fallback=other)
+    kept = after.assets[tickers[-2]]
+    assert (kept.source, kept.carried_over) == ("own", True)
+    assert {after.assets[ticker].run_id for ticker in tickers[1:-2]} == {other.run_id}
+    assert not after.assets[tickers[1]].carried_over
+
+
+def test_only_a_pooled_run_is_fallen_back_on(small_lake: Path, runs: Path, tickers: list[str]) -> None:
+    """And what was trained together is not refitted one by one."""
+    own = train_run(small_lake, runs, tickers=tickers[-1:])
+    store = ReleaseStore(runs.parent / "others")
+    with pytest.raises(ReleaseError, match="only a pooled run"):
+        create_release(store, own, fallback=own)
+
+
+def test_pooled_run_is_released_but_not_refitted(small_lake: Path, runs: Path, pooled_run: RunFolder) -> None:
+    """A pooled run alone is a release of pooled models; a refit would train each asset from scratch."""
+    store = ReleaseStore(runs.parent / "pooled-only")
+    alone = create_release(store, pooled_run)
+    assert alone.manifest["ladder"] == {"own": 0, "pooled": 5, "naive": 0}
+    with pytest.raises(ReleaseError, match="trained together"):
+        create_release(store, pooled_run, refit=Refitting(workers=1))
