@@ -145,7 +145,7 @@ def _of_release(release: Any, ticker: str) -> "InitialModel | None":
     from b3dist.training.warm_start import InitialModel
 
     asset = release.assets.get(ticker)
-    if asset is None:
+    if asset is None or asset.source == "naive":
         return None
     model = asset.evaluated
     return InitialModel.of_facts(

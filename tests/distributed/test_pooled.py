@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,8 @@ from b3dist.config import Config
 from b3dist.data.lake import Lake
 from b3dist.data.pooled import load_pooled
 from b3dist.distributed.cluster import connected
+from b3dist.distributed.fleet import FleetOptions, drive_fleet
+from b3dist.distributed.initial import OPTION, InitialSource, WarmTrainer, warm_config
 from b3dist.distributed.pooled import KIND, PooledOptions, drive_pooled, read_progress
 from b3dist.distributed.run_list import list_runs, run_status
 from b3dist.distributed.selection import new_run
@@ -24,7 +27,8 @@ from b3dist.report import write_report
 from b3dist.run_folder import RunFolder
 from b3dist.training.bundle import read_bundle
 from b3dist.training.pooled import PooledFitting
-from tests.distributed.runs import Meanwhile, contents, start_run, wait_for
+from tests.distributed.runs import Meanwhile, contents, start_run, wait_for, weights
+from tests.training.pooled_runs import train_pooled_run
 
 pytestmark = pytest.mark.ray
 
@@ -162,3 +166,25 @@ def test_only_pooled_runs_are_driven(small_lake: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="this machine holds 3"):
         drive_pooled(run, PooledOptions(workers=9, tracking=False))
     assert run.path.is_dir()
+
+
+@pytest.mark.slow
+def test_fleet_starts_from_a_pooled_run_and_resumes(small_lake: Path, tmp_path: Path) -> None:
+    """Every asset's bundle names the model it started from; a lost one is trained again to the same bits."""
+    source_run = train_pooled_run(small_lake, tmp_path / "runs")
+    source = InitialSource(kind="run", path=source_run.path)
+    config = warm_config(source).with_overrides(["training.epochs=2"])
+    run = new_run(Lake(small_lake), tmp_path / "runs", config, options={OPTION: source.to_option()})
+    fleet = FleetOptions(workers=2, tracking=False)
+    summary = drive_fleet(run, fleet, train_asset=WarmTrainer(source))
+    assert summary["totals"]["trained"] == 6
+    before = weights(run)
+    for ticker in run.settings.tickers:
+        facts = json.loads((run.assets / ticker / "bundle.json").read_text())
+        assert facts["initial_model"]["origin"] == f"run {source_run.run_id}, {ticker}"
+    shutil.rmtree(run.assets / run.settings.tickers[0])
+    again = RunFolder.open(tmp_path / "runs", run.run_id)
+    kept = InitialSource.of_run(again)
+    assert kept == source
+    drive_fleet(again, fleet, train_asset=WarmTrainer(kept))
+    assert weights(run) == before

@@ -1,0 +1,98 @@
+"""`b3dist pooled` and `fleet --init-from`: what is refused before any cluster starts, and what is shown."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from b3dist.cli.pooled import _answer
+from b3dist.run_folder import RunFolder
+from tests.cli.conftest import Outcome
+from tests.distributed.runs import start_run
+from tests.training.pooled_runs import train_pooled_run
+
+Command = Callable[..., Outcome]
+
+
+@pytest.fixture(scope="module")
+def pooled_run(small_lake: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A finished pooled run."""
+    return train_pooled_run(small_lake, tmp_path_factory.mktemp("pooled") / "runs")
+
+
+def test_pooled_run_is_not_resumed_as_a_fleet_nor_the_reverse(
+    b3dist: Command, small_lake: Path, tmp_path: Path, pooled_run: RunFolder
+) -> None:
+    """Each is told which verb goes on with it."""
+    outcome = b3dist("fleet", "--runs", pooled_run.path.parent, "--resume", pooled_run.run_id, "--json")
+    assert outcome.exit_code == 1
+    assert "kind pooled" in outcome.answer["error"]
+    fleet = start_run(small_lake, tmp_path / "runs")
+    outcome = b3dist("pooled", "--runs", tmp_path / "runs", "--resume", fleet.run_id, "--json")
+    assert outcome.exit_code == 1
+    assert "kind fleet" in outcome.answer["error"]
+
+
+def test_resume_takes_no_other_settings(b3dist: Command, pooled_run: RunFolder) -> None:
+    """What a run trains was decided when it was made."""
+    words = ("--runs", pooled_run.path.parent, "--resume", pooled_run.run_id)
+    outcome = b3dist("pooled", *words, "--set", "training.epochs=9", "--json")
+    assert outcome.exit_code == 1
+    assert "own settings" in outcome.answer["error"]
+    outcome = b3dist("fleet", *words, "--init-from", pooled_run.run_id, "--json")
+    assert outcome.exit_code == 1
+    assert "own initial models" in outcome.answer["error"]
+
+
+def test_unknown_initial_model_is_refused(b3dist: Command, small_lake: Path, tmp_path: Path) -> None:
+    """No run is left behind."""
+    outcome = b3dist("fleet", "--lake", small_lake, "--runs", tmp_path / "runs", "--init-from", "X", "--json")
+    assert outcome.exit_code == 1
+    assert "'X'" in outcome.answer["error"]
+    assert not (tmp_path / "runs").exists()
+
+
+def test_initial_model_for_another_question_is_refused(
+    b3dist: Command, small_lake: Path, pooled_run: RunFolder
+) -> None:
+    """Another feature set than the pooled model's is said before any asset fails on it."""
+    before = sorted(pooled_run.path.parent.iterdir())
+    outcome = b3dist(
+        "fleet", "--lake", small_lake, "--runs", pooled_run.path.parent, "--init-from", pooled_run.run_id,
+        "--recipe", "card", "--json",
+    )  # fmt: skip
+    assert outcome.exit_code == 1
+    assert "data.feature_set was 'v2', is 'v1'" in outcome.answer["error"]
+    assert sorted(pooled_run.path.parent.iterdir()) == before
+
+
+def test_answer_has_the_contracts_keys_and_shows_baselines() -> None:
+    """run_id, path and metrics; a person sees each number beside what costs nothing."""
+    part = {
+        "accuracy": 0.5,
+        "macro_f1": 0.25,
+        "return": {"rmse": 0.02},
+        "mean_over_assets": {"ic": None},
+        "baselines": {
+            "majority": {"accuracy": 0.99, "macro_f1": 0.33},
+            "persistence": {"return": {"rmse": 0.0199}},
+        },
+    }
+    summary = {
+        "run_id": "R",
+        "totals": {
+            "trained": 3, "skipped": 1, "failed": 0, "already_done": 0,
+            "windows_trained": 10, "train_seconds": 1.0, "wall_seconds": 2.0,
+        },
+        "metrics": {"val": part, "test": part, "best_epoch": 2, "epochs": 5},
+        "pooled": {"epochs": 5, "workers": 2, "windows_per_s": 1000.0, "all_reduce_share": 0.125},
+    }  # fmt: skip
+    answer = _answer(Path("/runs/R"), summary)
+    assert {"run_id", "path", "metrics", "workers", "all_reduce_share"} <= answer.payload.keys()
+    console = Console(record=True, width=120)
+    answer.show(console)
+    shown = console.export_text()
+    assert "0.9900" in shown
+    assert "3 assets evaluated, 1 left out" in shown
+    assert "12% of it exchanging gradients" in shown
