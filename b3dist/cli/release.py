@@ -66,13 +66,16 @@ def create(
     """Make a release of a run: every asset's best weights in one folder that never changes."""
     if lake is not None and not refit:
         raise typer.BadParameter("--lake is for --refit only", param_hint="--lake")
+    from b3dist.distributed.initial import InitialSource, open_source
     from b3dist.release import Refitting, create_release
     from b3dist.run_folder import RunFolder
 
     store = open_store(releases, runs)
     run = RunFolder.open(runs, run_id)
+    begun_from = InitialSource.of_run(run) if refit else None
+    models = open_source(begun_from) if begun_from is not None else None
     with refit_progress(shown=refit) as show:
-        refitting = Refitting(lake=lake, workers=workers, on_progress=show) if refit else None
+        refitting = Refitting(lake=lake, workers=workers, initial_models=models, on_progress=show) if refit else None
         below = RunFolder.open(runs, fallback) if fallback is not None else None
         release = create_release(store, run, refit=refitting, carry_over=carry_over, fallback=below)
     failed = release.manifest["refit_failed"]

@@ -24,6 +24,7 @@ from b3dist.release.released import CARD, PREDICTIONS, WEIGHTS, Release, Source
 from b3dist.release.store import ReleaseStore
 from b3dist.run_folder import RunFolder, is_driven
 from b3dist.training.bundle import library_versions
+from b3dist.training.warm_start import InitialModels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +35,8 @@ class Refitting:
     """None: the run's own."""
     workers: int | None = None
     """Processes; None: one per core."""
+    initial_models: InitialModels | None = None
+    """Where a warm-started run's assets began."""
     on_progress: Progress = lambda _done, _total: None
 
 
@@ -58,21 +61,29 @@ def create_release(
             by the naive forecast.
 
     Raises:
-        ReleaseError: the run is still going on or trained nothing, nothing could be refitted or may be (pooled and
-            warm-started models: a refit starts from scratch), or `fallback` is no pooled run.
+        ReleaseError: the run is still going on or trained nothing, nothing could be refitted, a pooled model should be,
+            or `fallback` is no pooled run.
         RunError: a bundle is incomplete or damaged.
         LakeError: the lake to refit on is not there.
         StorageError: disk full or not writable; nothing is left.
     """
     parts = collect_run(run)
+    if refit is not None and any(part.facts["source"] == "pooled" for part in parts):
+        raise ReleaseError(
+            f"run {run.run_id} is of a pooled model, which cannot be refitted one asset at a time",
+            hint="leave out --refit: a release of it serves the evaluated weights",
+        )
     carried: list[AssetPart] = []
     if carry_over and "champion" in store.aliases():
         carried = collect_carried(store.open("champion"), parts)
     refitted: dict[str, Any] = {"refit": False, "refit_lake_manifest_hash": None, "refit_failed": {}}
     if refit is not None:
-        _require_refittable(parts)
         result = refit_parts(
-            parts, refit.lake or run.settings.lake, workers=refit.workers, on_progress=refit.on_progress
+            parts,
+            refit.lake or run.settings.lake,
+            workers=refit.workers,
+            initial_models=refit.initial_models,
+            on_progress=refit.on_progress,
         )
         parts = result.parts
         refitted = {
@@ -104,17 +115,6 @@ def descend_ladder(
     newest = max(last_test_session(part) for part in parts)
     naive = naive_parts(left, like=parts, run_id=run.run_id, newest=newest)
     return [*covered.values(), *naive]
-
-
-def _require_refittable(parts: Sequence[AssetPart]) -> None:
-    """Refuse to train again from scratch what was not trained from scratch."""
-    other = [part.ticker for part in parts if part.facts["source"] != "own" or part.facts["initial_model"] is not None]
-    if other:
-        raise ReleaseError(
-            f"{len(other)} assets ({other[0]}, ...) were trained together or from another model, and a refit trains"
-            " each from scratch",
-            hint="release without --refit; train again on newer data instead",
-        )
 
 
 def collect_run(run: RunFolder) -> list[AssetPart]:

@@ -102,6 +102,8 @@ def render_card(release_id: str, manifest: Mapping[str, Any]) -> str:
         runs=sorted({entry["run_id"] for entry in assets.values()}),
         seeds=sorted({entry["seed"] for entry in assets.values()}),
         period=_period(assets.values()),
+        pooled=sum(entry["source"] == "pooled" for entry in assets.values()),
+        warm=sum(entry["initial_model"] is not None for entry in assets.values()),
         groups=[group for group in manifest["groups"] if group["role"] == "served"],
         scoreboard=[(measure, split, numbers(assets, measure, split)) for measure in MEASURES for split in _SPLITS],
         skilled={split: sum(bool(_skill(entry, split)) for entry in assets.values()) for split in _SPLITS},
@@ -145,15 +147,14 @@ def _skill(entry: Mapping[str, Any], split: str) -> bool | None:
 
 
 def _period(entries: Iterable[Mapping[str, Any]]) -> dict[str, tuple[str, str]]:
-    """First and last session that any window of a part ends on."""
+    """First and last session that any window of a part ends on; dashes for a part that no asset has."""
+    found = {}
     splits = [entry["splits"] for entry in entries]
-    return {
-        name: (
-            min(split[name]["first"] for split in splits if split[name]["first"]),
-            max(split[name]["last"] for split in splits if split[name]["last"]),
-        )
-        for name in ("train", *_SPLITS)
-    }
+    for name in ("train", *_SPLITS):
+        parts = [split[name] for split in splits if split[name]["num_windows"]]
+        first, last = (min(part["first"] for part in parts), max(part["last"] for part in parts)) if parts else "--"
+        found[name] = (first, last)
+    return found
 
 
 def _number(value: float | None, decimals: int = 4) -> str:

@@ -56,9 +56,10 @@ class Comparison:
     champion_id: str
     candidate_id: str
     champion_assets: int
+    """With a model: the naive forecast does not count."""
     candidate_assets: int
     missing: tuple[str, ...]
-    """Assets of the champion that the candidate does not have."""
+    """Assets that the champion has a model of and the candidate has not."""
     same_models: int
     """Assets with the same evaluated weights in both."""
     scores: tuple[Score, ...]
@@ -85,25 +86,31 @@ def compare_releases(champion: Release, candidate: Release, *, margin: float = D
         if score is not None
     )
     objections = [f"{score} by more than {margin:g}" for score in scores if not score.worse_by <= margin]
-    missing = tuple(sorted(champion.assets.keys() - candidate.assets.keys()))
-    if len(candidate.assets) < len(champion.assets):
+    before, now = _covered(champion), _covered(candidate)
+    missing = tuple(sorted(before - now))
+    if len(now) < len(before):
         objections.append(
-            f"it covers {len(candidate.assets)} assets, the champion {len(champion.assets)}"
+            f"it covers {len(now)} assets, the champion {len(before)}"
             f" (missing: {', '.join(missing[:5])}{' ...' if len(missing) > 5 else ''})"
         )
-    if not scores and len(same) < len(champion.assets):
+    if not scores and len(same & before) < len(before):
         objections.append("the two have no test session, horizon and label set in common to be compared on")
     return Comparison(
         champion_id=champion.release_id,
         candidate_id=candidate.release_id,
-        champion_assets=len(champion.assets),
-        candidate_assets=len(candidate.assets),
+        champion_assets=len(before),
+        candidate_assets=len(now),
         missing=missing,
         same_models=len(same),
         scores=scores,
         margin=margin,
         objections=tuple(objections),
     )
+
+
+def _covered(release: Release) -> set[str]:
+    """The assets with a model, of their own or pooled: the naive forecast covers nothing."""
+    return {ticker for ticker, asset in release.assets.items() if asset.source != "naive"}
 
 
 def _evaluated(release: Release, ticker: str) -> str:

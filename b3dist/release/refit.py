@@ -25,12 +25,13 @@ import torch
 
 from b3dist.config import Config
 from b3dist.data.lake import Lake
-from b3dist.data.windows import BAR_COLUMNS, Scaler
+from b3dist.data.windows import BAR_COLUMNS, AssetData, Scaler
 from b3dist.errors import DataError, ReleaseError, TrainingError
 from b3dist.release.parts import AssetPart, refitted
 from b3dist.training.bundle import serialise_weights
 from b3dist.training.refit import prepare_whole, refit_asset
 from b3dist.training.return_unit import ReturnTarget
+from b3dist.training.warm_start import InitialModel, InitialModels, basis_change, starting_state
 
 Progress = Callable[[int, int], None]
 """Called with how many assets are done, and of how many."""
@@ -50,8 +51,20 @@ class RefitResult:
 
 
 @dataclass(frozen=True, kw_only=True)
+class _Task:
+    """What a worker has to do: plain data, since tensors would travel through shared memory."""
+
+    ticker: str
+    config: Mapping[str, Any]
+    learning_rates: Sequence[float]
+    initial: InitialModel | None = None
+    """Where a warm start begins, its weights apart."""
+    initial_weights: bytes = b""
+
+
+@dataclass(frozen=True, kw_only=True)
 class _Trained:
-    """What comes back from a worker: plain data, since tensors would travel through shared memory."""
+    """What comes back from a worker: plain data as well."""
 
     weights: bytes
     scaler: Scaler
@@ -65,17 +78,20 @@ def refit_parts(
     lake: Path,
     *,
     workers: int | None = None,
+    initial_models: InitialModels | None = None,
     on_progress: Progress = lambda _done, _total: None,
 ) -> RefitResult:
     """Train every part's asset again on all rows of a lake; its evaluated model stays beside the new one.
 
     The lake may have changed since the run: newer sessions are what a refit is for. An asset that cannot be refitted
-    (gone from the lake, diverged) is served by its evaluated weights, and the result says why.
+    (gone from the lake, diverged, begun from a model that is gone) is served by its evaluated weights, and the result
+    says why.
 
     Args:
         parts: of the run; carried-over ones stay as they are and do not belong here.
         lake: its folder.
         workers: processes, default one per core; the weights do not depend on it. 1: this process.
+        initial_models: where warm-started assets began; their refit begins there too.
         on_progress: called after each asset.
 
     Raises:
@@ -86,7 +102,8 @@ def refit_parts(
     done: dict[str, AssetPart] = {}
     failed: dict[str, str] = {}
     on_progress(0, len(parts))
-    for part, trained in _train_all(parts, opened, workers or len(os.sched_getaffinity(0))):
+    tasks = [_task(part, initial_models) for part in parts]
+    for part, trained in _train_all(parts, tasks, opened, workers or len(os.sched_getaffinity(0))):
         if isinstance(trained, str):
             failed[part.ticker] = trained
         done[part.ticker] = part if isinstance(trained, str) else _with(part, trained)
@@ -102,17 +119,23 @@ def refit_parts(
     )
 
 
-def _train_all(parts: Sequence[AssetPart], lake: Lake, workers: int) -> Iterator[tuple[AssetPart, _Trained | str]]:
+def _train_all(
+    parts: Sequence[AssetPart], tasks: Sequence[_Task | str], lake: Lake, workers: int
+) -> Iterator[tuple[AssetPart, _Trained | str]]:
     """Each part with its model, or with the reason why there is none, as they come."""
-    if workers == 1 or len(parts) == 1:
-        for part in parts:
-            yield part, _train(lake, *_task(part))
+    possible = [(part, task) for part, task in zip(parts, tasks, strict=True) if isinstance(task, _Task)]
+    for part, task in zip(parts, tasks, strict=True):
+        if isinstance(task, str):
+            yield part, task
+    if workers == 1 or len(possible) <= 1:
+        for part, task in possible:
+            yield part, _train(lake, task)
         return
-    with _pool(lake, min(workers, len(parts))) as pool:
-        tasks = {pool.submit(_work, lake.manifest_hash, *_task(part)): part for part in parts}
+    with _pool(lake, min(workers, len(possible))) as pool:
+        running = {pool.submit(_work, lake.manifest_hash, task): part for part, task in possible}
         try:
-            for task in as_completed(tasks):
-                yield tasks[task], task.result()
+            for done in as_completed(running):
+                yield running[done], done.result()
         except BrokenProcessPool as error:
             raise ReleaseError(
                 "a process that refitted assets was killed, maybe for its memory; nothing was released",
@@ -120,8 +143,18 @@ def _train_all(parts: Sequence[AssetPart], lake: Lake, workers: int) -> Iterator
             ) from error
 
 
-def _task(part: AssetPart) -> tuple[str, Mapping[str, Any], Sequence[float]]:
-    return part.ticker, part.facts["config"], part.facts["learning_rates"]
+def _task(part: AssetPart, initial_models: InitialModels | None) -> _Task | str:
+    """What a worker has to do for a part, or why it cannot be done."""
+    task = _Task(ticker=part.ticker, config=part.facts["config"], learning_rates=part.facts["learning_rates"])
+    start = part.facts["initial_model"]
+    if start is None:
+        return task
+    initial = initial_models(part.ticker) if initial_models is not None else None
+    if initial is None or initial.model_sha256 != start["model_sha256"]:
+        return f"the model it was started from ({start['origin']}) is gone or has changed"
+    return dataclasses.replace(
+        task, initial=dataclasses.replace(initial, state={}), initial_weights=serialise_weights(initial.state)
+    )
 
 
 @contextlib.contextmanager
@@ -159,25 +192,23 @@ def _begin(lake: Path) -> None:
     _lake = Lake(lake)
 
 
-def _work(
-    manifest_hash: str, ticker: str, config: Mapping[str, Any], learning_rates: Sequence[float]
-) -> _Trained | str:
+def _work(manifest_hash: str, task: _Task) -> _Trained | str:
     assert _lake is not None
     if _lake.manifest_hash != manifest_hash:
         raise ReleaseError(
             f"the lake {_lake.path} was changed while assets were refitted on it", hint="run the command again"
         )
-    return _train(_lake, ticker, config, learning_rates)
+    return _train(_lake, task)
 
 
-def _train(lake: Lake, ticker: str, config: Mapping[str, Any], learning_rates: Sequence[float]) -> _Trained | str:
+def _train(lake: Lake, task: _Task) -> _Trained | str:
     """One refitted asset, or why there is none."""
-    settings = Config.from_dict(config)
+    config = Config.from_dict(task.config)
     try:
-        bars = lake.bars(ticker, BAR_COLUMNS)
+        bars = lake.bars(task.ticker, BAR_COLUMNS)
         columns = {name: bars[name].to_numpy() for name in BAR_COLUMNS}
-        data = prepare_whole(ticker, columns, lake.calendar(), settings.data)
-        refit = refit_asset(data, settings, learning_rates)
+        data = prepare_whole(task.ticker, columns, lake.calendar(), config.data)
+        refit = refit_asset(data, config, task.learning_rates, start=_start(lake, task, data, config))
     except (DataError, TrainingError) as error:
         return error.message
     return _Trained(
@@ -187,11 +218,21 @@ def _train(lake: Lake, ticker: str, config: Mapping[str, Any], learning_rates: S
         anchor=refit.anchor,
         facts={
             "lake_manifest_hash": lake.manifest_hash,
-            "epochs": len(learning_rates),
+            "epochs": len(task.learning_rates),
             "num_train_windows": refit.num_train_windows,
             "train_loss": refit.train_loss,
         },
     )
+
+
+def _start(lake: Lake, task: _Task, data: AssetData, config: Config) -> Mapping[str, torch.Tensor] | None:
+    """The weights a warm start begins with, at this data's scales."""
+    if task.initial is None:
+        return None
+    state = torch.load(io.BytesIO(task.initial_weights), weights_only=True)
+    initial = dataclasses.replace(task.initial, state=state)
+    target = ReturnTarget.fit(data.train.future_return, config.loss.return_unit)
+    return starting_state(initial, data, target, basis=basis_change(lake, data, initial))
 
 
 def _with(part: AssetPart, trained: _Trained) -> AssetPart:

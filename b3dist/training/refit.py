@@ -12,6 +12,7 @@ from datetime import date
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from b3dist.config import Config, DataConfig
 from b3dist.data.features import compute_features
@@ -66,13 +67,21 @@ def prepare_whole(
     )
 
 
-def refit_asset(data: AssetData, config: Config, learning_rates: Sequence[float], *, device: str = "cpu") -> Refit:
-    """Train from scratch for one epoch per learning rate; the last epoch's weights are kept.
+def refit_asset(
+    data: AssetData,
+    config: Config,
+    learning_rates: Sequence[float],
+    *,
+    start: Mapping[str, Tensor] | None = None,
+    device: str = "cpu",
+) -> Refit:
+    """Train for one epoch per learning rate, from scratch or from given weights; the last epoch's are kept.
 
     Args:
         data: as `prepare_whole` makes it.
         config: of the evaluated model; early stopping, the plateau schedule and the number of epochs are not used.
         learning_rates: of the evaluated model's history, up to and including its best epoch.
+        start: weights to begin with instead of drawn ones, at this data's scales.
         device: where to train.
 
     Raises:
@@ -80,6 +89,8 @@ def refit_asset(data: AssetData, config: Config, learning_rates: Sequence[float]
     """
     torch.set_num_threads(1)
     fitting = Fitting(data, config, torch.device(device))
+    if start is not None:
+        fitting.model.load_state_dict(start)
     for epoch, learning_rate in enumerate(learning_rates, start=1):
         fitting.optimizer.learning_rate = learning_rate
         loss = fitting.run_epoch()

@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from b3dist.data.lake import ingest
+from b3dist.data.simulator import simulate
+from b3dist.distributed.initial import InitialSource
 from b3dist.run_folder import RunFolder
 from b3dist.tracking import default_uri
 from b3dist.tracking.registry import MODEL
@@ -95,6 +98,32 @@ def test_what_a_person_reads(b3dist: Command, older: RunFolder, tmp_path: Path) 
     facts = b3dist("release", "show", path.name, "--json", *where).answer
     assert (facts["alias"], facts["assets"], facts["aliases"]) == ("challenger", 2, ["challenger"])
     assert facts["manifest"] == json.loads((path / "manifest.json").read_text())
+
+
+def test_a_refit_that_fails_for_one_asset(b3dist: Command, older: RunFolder, tmp_path: Path) -> None:
+    """On a lake without it, the asset is served as evaluated: exit code 3, and stderr says why."""
+    simulate(tmp_path / "files", assets=1, sessions=400, seed=7)
+    ingest([tmp_path / "files"], tmp_path / "lake")
+    where = ("--runs", older.path.parent, "--releases", tmp_path / "releases")
+    words = ("--refit", "--lake", tmp_path / "lake", "--workers", 1, "--json")
+    done = b3dist("release", "create", older.run_id, *words, *where)
+    assert done.exit_code == 3
+    assert (done.answer["assets"], done.answer["refitted"]) == (2, 1)
+    assert list(done.answer["refit_failed"]) == ["SIMA4"]
+    assert "SIMA4 was not refitted: " in done.stderr
+    assert "refitted 2/2 assets" in done.stderr
+
+
+def test_a_warm_started_run_is_refitted_from_its_start(
+    b3dist: Command, small_lake: Path, older: RunFolder, tmp_path: Path
+) -> None:
+    """The run's settings say where it began."""
+    start = InitialSource(kind="run", path=older.path)
+    warm = train_run(
+        small_lake, tmp_path / "runs", tickers=["SIMA3"], config=seeded(0, "data.to_session=2018-12-20"), start=start
+    )
+    done = b3dist("release", "create", warm.run_id, "--refit", "--runs", tmp_path / "runs", "--json")
+    assert (done.exit_code, done.answer["refitted"]) == (0, 1)
 
 
 def test_a_refused_promotion(b3dist: Command, small_lake: Path, tmp_path: Path) -> None:

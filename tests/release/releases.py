@@ -6,6 +6,7 @@ from pathlib import Path
 
 from b3dist.config import Config
 from b3dist.data.lake import Lake
+from b3dist.distributed.initial import OPTION, InitialSource, open_source
 from b3dist.recipes import smoke
 from b3dist.release import Release, ReleaseStore, create_release
 from b3dist.run_folder import RunFolder, RunSettings
@@ -23,6 +24,7 @@ def train_run(
     tickers: Sequence[str] | None = None,
     config: Config | None = None,
     failed: Sequence[str] = (),
+    start: InitialSource | None = None,
 ) -> RunFolder:
     """A finished run over some assets of a lake (default: all), trained in this process.
 
@@ -32,6 +34,7 @@ def train_run(
         tickers: which assets.
         config: default: recipe smoke with 8 units.
         failed: further assets of the run, without a bundle.
+        start: what every asset's training begins with.
     """
     opened = Lake(lake)
     config = config or smoke().with_overrides(TINY)
@@ -43,10 +46,12 @@ def train_run(
         tickers=[*chosen, *failed],
         created_at="2024-01-02T03:04:05+00:00",
         versions=library_versions(),
+        options={OPTION: start.to_option()} if start is not None else {},
     )
+    models = open_source(start) if start is not None else None
     run = RunFolder.create(runs, settings)
     for ticker in chosen:
-        train_asset(opened, ticker, config, run.assets)
+        train_asset(opened, ticker, config, run.assets, initial_models=models)
     states = [{"ticker": ticker, "state": "trained", "reason": None, "error": None} for ticker in chosen]
     states += [{"ticker": name, "state": "failed", "reason": None, "error": "it diverged"} for name in failed]
     run.write_summary({"schema_version": 1, "run_id": run.run_id, "state": "finished", "assets": states})

@@ -115,5 +115,5 @@ def test_pooled_run_is_released_but_not_refitted(small_lake: Path, runs: Path, p
     store = ReleaseStore(runs.parent / "pooled-only")
     alone = create_release(store, pooled_run)
     assert alone.manifest["ladder"] == {"own": 0, "pooled": 5, "naive": 0}
-    with pytest.raises(ReleaseError, match="trained together"):
+    with pytest.raises(ReleaseError, match="is of a pooled model"):
         create_release(store, pooled_run, refit=Refitting(workers=1))

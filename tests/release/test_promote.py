@@ -6,6 +6,7 @@ import json
 import shutil
 import threading
 from collections.abc import Mapping
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ from b3dist.data.lake import Lake
 from b3dist.distributed.run_list import prune_runs
 from b3dist.errors import ConfigError, ReleaseError
 from b3dist.release import ReleaseStore, create_release, promote, rollback
+from b3dist.release.build import collect_run, write_release
 from b3dist.release.gate import compare_releases
+from b3dist.release.ladder import naive_parts
 from b3dist.run_folder import RunFolder
 from tests.distributed.runs import contents
 from tests.release.releases import seeded, train_run
@@ -143,6 +146,20 @@ def test_fewer_assets_are_refused(store: ReleaseStore, ids: dict[str, str]) -> N
     promote(store, ids["first"])
     with pytest.raises(ReleaseError, match=r"covers 2 assets, the champion 6 \(missing: SIMA4, "):
         promote(store, ids["few"])
+
+
+def test_the_naive_forecast_covers_nothing(small_lake: Path, store: ReleaseStore, ids: dict[str, str]) -> None:
+    """A release that has no model of four assets covers fewer, even if it answers for them with no change."""
+    promote(store, ids["first"])
+    run = train_run(small_lake, store.path.parent / "runs", tickers=["SIMA3", "SIMB11"])
+    parts = collect_run(run)
+    lost = sorted(store.open("champion").assets.keys() - {"SIMA3", "SIMB11"})
+    naive = naive_parts(lost, like=parts, run_id=run.run_id, newest=date(2018, 12, 28))
+    plain = {"refit": False, "refit_lake_manifest_hash": None, "refit_failed": {}}
+    release_id = write_release(store, run, [*parts, *naive], plain)
+    assert len(store.open(release_id).assets) == 6
+    with pytest.raises(ReleaseError, match="covers 2 assets, the champion 6"):
+        promote(store, release_id)
 
 
 def test_without_common_sessions_there_is_no_verdict(store: ReleaseStore, ids: dict[str, str]) -> None:

@@ -52,6 +52,20 @@ def test_a_refit_on_the_training_part_is_the_evaluated_model(asset_columns: Call
     assert refit.train_loss == fit.train_loss
 
 
+def test_a_warm_started_refit_begins_where_the_evaluated_model_began(asset_columns: Callable[..., Columns]) -> None:
+    """From given weights too it arrives at the evaluated model's bits; without an epoch it is the weights given."""
+    columns = asset_columns(300)
+    data = prepare_asset("PETR4", columns, columns["session"], CONFIG.data)
+    start = fit_asset(data, CONFIG.replace_setting("seed", 9)).model.state_dict()
+    fit = fit_asset(data, CONFIG, start=start)
+    rates = [record.learning_rate for record in fit.history[: fit.best_epoch]]
+    assert same(refit_asset(data, CONFIG, rates, start=start).model, fit.model)
+    assert fit.best_epoch > 0
+    assert not same(refit_asset(data, CONFIG, rates).model, fit.model)
+    untrained = refit_asset(data, CONFIG, [], start=start).model.state_dict()
+    assert all(torch.equal(untrained[name], tensor) for name, tensor in start.items())
+
+
 def test_the_learning_rates_are_replayed(asset_columns: Callable[..., Columns]) -> None:
     """The same rates give the same bits, another rate in the last epoch others."""
     data = whole(asset_columns(300))
