@@ -13,7 +13,7 @@ from b3dist.data.features import FEATURE_NAMES
 from b3dist.data.lake import Lake
 from b3dist.errors import TrainingError
 from b3dist.training.asset import PreparedAsset, TrainedAsset, commit_asset, prepare_training
-from b3dist.training.fused import fit_stack
+from b3dist.training.fused import Execution, fit_stack
 from b3dist.training.fused_data import StackMember
 from b3dist.training.packs import fit_halving, models_that_fit
 from b3dist.training.trainer import Fit
@@ -52,7 +52,8 @@ class StackEngine:
             share=min(gpu_share, 1.0),
         )
         # On a CPU a worker has one core: nothing to draw on meanwhile.
-        self._pool = ThreadPoolExecutor(len(os.sched_getaffinity(0))) if device != "cpu" else None
+        pool = ThreadPoolExecutor(len(os.sched_getaffinity(0))) if device != "cpu" else None
+        self._execution = Execution(pool=pool)
 
     def train(self, tickers: Sequence[str]) -> Iterator[tuple[str, Callable[[], TrainedAsset]]]:
         """Each asset with what commits it, or raises what went wrong with it."""
@@ -81,7 +82,7 @@ class StackEngine:
                 yield ticker, functools.partial(_raise, outcome)
 
     def _fit(self, members: Sequence[StackMember]) -> list[Fit | TrainingError]:
-        return fit_stack(members, device=self._device, pool=self._pool)
+        return fit_stack(members, device=self._device, execution=self._execution)
 
     def _commit(self, prepared: PreparedAsset, fit: Fit, seconds: float) -> TrainedAsset:
         return commit_asset(

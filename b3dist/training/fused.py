@@ -15,12 +15,11 @@ import torch
 from torch import Tensor
 
 from b3dist.config import Config
-from b3dist.data.schema import ACTIONS
-from b3dist.errors import ConfigError, TrainingError
+from b3dist.errors import TrainingError
 from b3dist.model.lstm_mtl import LstmMtl
-from b3dist.model.stacked import Weights, apply_heads, stack_states
+from b3dist.model.stacked import LSTM_NAMES, apply_heads, stack_states
 from b3dist.model.stacked_losses import loss_terms
-from b3dist.model.stacked_lstm import PLAIN, PLAIN_BF16, last_hidden, last_hidden_at_evaluation, project_rows
+from b3dist.model.stacked_lstm import PLAIN, PLAIN_BF16, Kernels, last_hidden
 from b3dist.training.fused_data import (
     Draws,
     EpochDraws,
@@ -30,17 +29,18 @@ from b3dist.training.fused_data import (
     StackRows,
     StackWindows,
     StepPlan,
+    one_shape,
 )
+from b3dist.training.fused_graph import GraphedSteps
+from b3dist.training.fused_judge import Judgement, judge_windows
 from b3dist.training.fused_state import BiasCorrections, Hyperparameters, Layout, StackAdam, Watch, keep_slots
 from b3dist.training.packs import StepSlice, plan_slices
 from b3dist.training.precision import matmul_precision, require_supported
 from b3dist.training.return_unit import ReturnTarget
-from b3dist.training.trainer import EVALUATION_BATCH, EpochRecord, Fit
+from b3dist.training.trainer import EpochRecord, Fit
 
 COMPACT_AT = 0.1
 """Share of stopped models beyond which the stack is made smaller."""
-
-LSTM_NAMES = ("lstm.weight_ih_l0", "lstm.weight_hh_l0", "lstm.bias_ih_l0", "lstm.bias_hh_l0")
 
 
 @dataclass(frozen=True)
@@ -67,12 +67,15 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Judgement:
-    """A part's windows under the current weights, dropout off; (K,) float64."""
+class Execution:
+    """How a stack's arithmetic is carried out; within float error it changes no number."""
 
-    loss: Tensor
-    macro_f1: Tensor
-    mae: Tensor
+    pool: Executor | None = None
+    """Threads that draw the next epoch's windows and masks meanwhile."""
+    kernels: Kernels | None = None
+    """What runs the recurrence; None: plain PyTorch in the configured precision."""
+    graphs: bool = False
+    """Replay each step from a CUDA graph."""
 
 
 def fit_stack(
@@ -81,7 +84,7 @@ def fit_stack(
     device: str = "cpu",
     dtype: torch.dtype = torch.float32,
     on_epoch: Callable[[int, EpochRecord], None] | None = None,
-    pool: Executor | None = None,
+    execution: Execution | None = None,
 ) -> list[Fit | TrainingError]:
     """Train models of one shape as a stack; a model that diverges is an error in its place and harms no other.
 
@@ -90,7 +93,7 @@ def fit_stack(
         device: where.
         dtype: of weights and arithmetic.
         on_epoch: called with a member's number and its new line of history.
-        pool: threads that draw the next epoch's windows and masks meanwhile.
+        execution: how the arithmetic is carried out.
 
     Returns:
         In the order of `members`; fitted models are on the CPU.
@@ -100,21 +103,28 @@ def fit_stack(
     """
     if device == "cpu":
         torch.set_num_threads(1)
-    return StackFitting(members, device=torch.device(device), dtype=dtype, pool=pool).run(on_epoch)
+    return StackFitting(members, device=torch.device(device), dtype=dtype, execution=execution).run(on_epoch)
 
 
 class StackFitting:
     """State of a stack's training; `order` names the member in each slot."""
 
     def __init__(
-        self, members: Sequence[StackMember], *, device: torch.device, dtype: torch.dtype, pool: Executor | None = None
+        self,
+        members: Sequence[StackMember],
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+        execution: Execution | None = None,
     ) -> None:
+        execution = execution or Execution()
         self.order = sorted(range(len(members)), key=lambda number: -len(members[number].data.train))
         members = [members[number] for number in self.order]
         self.device, self.dtype = device, dtype
         self.precision = one_shape(members).training.precision
         require_supported(self.precision, device)
-        self.kernels = PLAIN_BF16 if self.precision == "bf16" else PLAIN
+        self.kernels = execution.kernels or (PLAIN_BF16 if self.precision == "bf16" else PLAIN)
+        self.graphs = self._graphed() if execution.graphs else None
         self.members = members
         config: Config = members[0].config
         self.lookback, self.batch_size = config.data.lookback, config.training.batch_size
@@ -142,7 +152,7 @@ class StackFitting:
         most_steps = self.plan.weight.shape[1] * max(member.config.training.epochs for member in members)
         self.corrections = BiasCorrections.up_to(most_steps, device)
         self.loss_sum = torch.zeros(len(members), dtype=torch.float64, device=device)
-        self.draws = Draws(randomness, pool)
+        self.draws = Draws(randomness, execution.pool)
         self.stopped = [False] * len(members)
 
     @property
@@ -207,8 +217,18 @@ class StackFitting:
         self.loss_sum.zero_()
         with matmul_precision(self.precision):
             for part in self.slices:
-                self.step(epoch.part(part), part.span)
+                batch = epoch.part(part)
+                if self.graphs is None:
+                    self.step(batch, part.span)
+                else:
+                    self.graphs.run(tuple(vars(batch).values()), part.span)
         return self.loss_sum / self.plan.num_windows
+
+    def _graphed(self) -> GraphedSteps:
+        return GraphedSteps(
+            lambda inputs, span: self.gradient(Batch(*inputs), span),
+            lambda inputs, span: self.step(Batch(*inputs), span),
+        )
 
     def step(self, batch: Batch, span: slice) -> None:
         """Forward, backward and update of the A models of `span`."""
@@ -238,39 +258,14 @@ class StackFitting:
         gradients = torch.autograd.grad(losses.sum(), list(leaves.values()))
         return losses.detach(), self.layout.flatten(gradients)
 
-    @torch.no_grad()
     def judge(self, windows: StackWindows, flat: Tensor, *, slots: Tensor | None = None) -> Judgement:
         """Loss and scores of a part under weights flat (K, P), or of some slots of it (K', P)."""
+        rows, hyper, units = self.rows, self.hyper, self.units
         if slots is not None:
-            windows = keep_slots(windows, slots)
-            rows, hyper = keep_slots(self.rows, slots), keep_slots(self.hyper, slots)
-            units = keep_slots(self.units, slots)
-        else:
-            rows, hyper, units = self.rows, self.hyper, self.units
-        logits, returns = self.predict(self.layout.views(flat), rows.values, windows.starts)
-        terms = loss_terms(
-            logits.to(torch.float64),
-            returns.to(torch.float64),
-            action=windows.action,
-            target=windows.target,
-            gamma=hyper.gamma,
-            focal_weights=hyper.action_weight[:, None] * windows.share * windows.class_weight,
-            squared_weights=hyper.return_weight[:, None] * windows.share,
-        )
-        fraction = returns.to(torch.float64) * units.scale[:, None] + units.mean[:, None]
-        error = (fraction - windows.future_return).abs() * windows.share
-        macro_f1 = _macro_f1(windows.action, logits.argmax(dim=2), windows.share > 0)
-        return Judgement(_sum_windows(terms), macro_f1, _sum_windows(error))
-
-    def predict(self, weights: Weights, rows: Tensor, starts: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits (K, N, 3) and returns (K, N) of windows of rows (K, R, F) beginning at starts (K, N), dropout off."""
-        weight_ih, weight_hh, bias_ih, bias_hh = (weights[name] for name in LSTM_NAMES)
-        projected = project_rows(rows, weight_ih, bias_ih, bias_hh)
-        parts = [
-            apply_heads(weights, last_hidden_at_evaluation(projected, chunk, weight_hh, lookback=self.lookback))
-            for chunk in torch.split(starts, EVALUATION_BATCH, dim=1)
-        ]
-        return torch.cat([logits for logits, _ in parts], dim=1), torch.cat([returns for _, returns in parts], dim=1)
+            windows, rows = keep_slots(windows, slots), keep_slots(rows, slots)
+            hyper, units = keep_slots(hyper, slots), keep_slots(units, slots)
+        weights = self.layout.views(flat)
+        return judge_windows(weights, windows, rows=rows, hyper=hyper, units=units, lookback=self.lookback)
 
     def _lay_out(self, draws: EpochDraws) -> Batch:
         """An epoch's batches, each tensor (K, S, ...)."""
@@ -327,52 +322,4 @@ class StackFitting:
         for name in ("order", "sizes", "members", "return_targets", "stopped"):
             setattr(self, name, [getattr(self, name)[slot] for slot in kept])
         self.slices = plan_slices(self.sizes, self.batch_size)
-
-
-def one_shape(members: Sequence[StackMember]) -> Config:
-    """The first member's configuration.
-
-    Raises:
-        ConfigError: another member's has a shape or precision of its own, which a stack cannot hold.
-    """
-    shapes = [
-        {
-            "data.lookback": member.config.data.lookback,
-            "number of features": member.data.features.shape[1],
-            "model.hidden_size": member.config.model.hidden_size,
-            "training.batch_size": member.config.training.batch_size,
-            "training.precision": member.config.training.precision,
-        }
-        for member in members
-    ]
-    for member, shape in zip(members, shapes, strict=True):
-        for name, value in shape.items():
-            if value != shapes[0][name]:
-                raise ConfigError(
-                    f"{member.data.ticker} has {name} {value}, {members[0].data.ticker} has {shapes[0][name]}:"
-                    " models of one stack must agree in it",
-                    hint="train them in stacks of their own",
-                )
-    return members[0].config
-
-
-def _sum_windows(values: Tensor) -> Tensor:
-    """Sums over the windows, (K,), of values (K, N): in chunks of a fixed size, so that padding changes no bit."""
-    num_chunks = -(-values.shape[1] // EVALUATION_BATCH)
-    padded = torch.nn.functional.pad(values, (0, num_chunks * EVALUATION_BATCH - values.shape[1]))
-    chunks = padded.view(len(values), num_chunks, EVALUATION_BATCH).sum(dim=2)
-    total = chunks[:, 0].clone()
-    for chunk in range(1, num_chunks):
-        total += chunks[:, chunk]
-    return total
-
-
-def _macro_f1(truth: Tensor, predicted: Tensor, valid: Tensor) -> Tensor:
-    """Macro F1 over the classes present in truth or prediction, (K,) float64; arguments (K, N)."""
-    classes = torch.arange(len(ACTIONS), device=truth.device)
-    true = (truth[:, :, None] == classes) & valid[:, :, None]
-    called = (predicted[:, :, None] == classes) & valid[:, :, None]
-    hits = (true & called).sum(dim=1).to(torch.float64)
-    total = (true.sum(dim=1) + called.sum(dim=1)).to(torch.float64)
-    f1 = torch.where(total > 0, 2.0 * hits / total.clamp(min=1), 0.0)
-    return f1.sum(dim=1) / (total > 0).sum(dim=1)
+        self.graphs = self._graphed() if self.graphs is not None else None

@@ -16,6 +16,7 @@ from torch import Tensor
 from b3dist.config import Config
 from b3dist.data.schema import ACTIONS
 from b3dist.data.windows import AssetData, Split
+from b3dist.errors import ConfigError
 from b3dist.model.losses import inverse_frequency
 from b3dist.model.lstm_mtl import LstmMtl, discourage_absent_actions, draw_dropout_masks
 from b3dist.training.return_unit import ReturnTarget
@@ -30,6 +31,33 @@ class StackMember:
     config: Config
     start: Mapping[str, Tensor] | None = None
     """Weights to begin with instead of drawn ones; they are epoch 0, and kept if no epoch is better."""
+
+
+def one_shape(members: Sequence[StackMember]) -> Config:
+    """The first member's configuration.
+
+    Raises:
+        ConfigError: another member's has a shape or precision of its own, which a stack cannot hold.
+    """
+    shapes = [
+        {
+            "data.lookback": member.config.data.lookback,
+            "number of features": member.data.features.shape[1],
+            "model.hidden_size": member.config.model.hidden_size,
+            "training.batch_size": member.config.training.batch_size,
+            "training.precision": member.config.training.precision,
+        }
+        for member in members
+    ]
+    for member, shape in zip(members, shapes, strict=True):
+        for name, value in shape.items():
+            if value != shapes[0][name]:
+                raise ConfigError(
+                    f"{member.data.ticker} has {name} {value}, {members[0].data.ticker} has {shapes[0][name]}:"
+                    " models of one stack must agree in it",
+                    hint="train them in stacks of their own",
+                )
+    return members[0].config
 
 
 class Randomness:

@@ -1,12 +1,13 @@
 """A stack trains each of its models as if it were alone: equal to plain PyTorch, and untouched by its neighbours."""
 
 import dataclasses
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 
 from b3dist.errors import TrainingError
-from b3dist.training.fused import StackFitting, fit_stack
+from b3dist.training.fused import Execution, StackFitting, fit_stack
 from b3dist.training.fused_data import StackMember
 from b3dist.training.trainer import Fit, fit_asset
 from tests.training.stacks import CARD, SMALL, config_of, make_asset, make_members, train_plainly, with_actions
@@ -18,6 +19,7 @@ DEVICES = [
         marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")],
     ),
 ]
+LENGTHS = (300, 460, 390, 620)
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
 
 
@@ -72,6 +74,40 @@ def test_every_model_has_its_own_hyperparameters(device: str) -> None:
     assert_equals_plain(members, 5, device, torch.float64)
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("kernels", ["plain", "triton"])
+def test_graphs_replay_what_plain_steps_do(kernels: str) -> None:
+    """Captured as CUDA graphs, with ragged lengths and compaction, the stack ends with the eager stack's weights."""
+    from b3dist.model.triton_lstm import triton_kernels
+
+    members = make_members(5, *CARD, "training.epochs=4", lengths=LENGTHS)
+    short = members[0].config.with_overrides(["training.epochs=2"])
+    members[0] = dataclasses.replace(members[0], config=short)
+    with ThreadPoolExecutor(2) as pool:
+        chosen = triton_kernels() if kernels == "triton" else None
+        execution = Execution(pool=pool, kernels=chosen, graphs=True)
+        graphed = fit_stack(members, device="cuda", execution=execution)
+    for one, other in zip(graphed, fit_stack(members, device="cuda"), strict=True):
+        assert isinstance(one, Fit)
+        assert isinstance(other, Fit)
+        for name, tensor in other.model.state_dict().items():
+            torch.testing.assert_close(one.model.state_dict()[name], tensor, atol=1e-3, rtol=0)
+
+
+def test_drawing_ahead_in_threads_changes_no_bit(alone: list[Fit]) -> None:
+    """The next epoch drawn by a pool while this one is trained: the same windows and masks, also after compaction."""
+    members = make_members(4, *CARD, "training.epochs=3", lengths=LENGTHS)
+    short = members[0].config.with_overrides(["training.epochs=1"])
+    members[0] = dataclasses.replace(members[0], config=short)
+    with ThreadPoolExecutor(2) as pool:
+        outcomes = fit_stack(members, execution=Execution(pool=pool))
+    for number in (1, 2, 3):
+        fit = outcomes[number]
+        assert isinstance(fit, Fit)
+        assert_same_bits(fit, alone[number])
+
+
 @pytest.mark.parametrize("device", DEVICES)
 def test_missing_classes(device: str) -> None:
     """Training parts without buys, without sells, and with holds only train like plain ones."""
@@ -99,9 +135,6 @@ def assert_same_bits(one: Fit, other: Fit) -> None:
 def alone() -> list[Fit]:
     """Four assets of different lengths at the card's shapes, each in a stack of its own."""
     return [fits_of([member])[0] for member in make_members(4, *CARD, "training.epochs=3", lengths=LENGTHS)]
-
-
-LENGTHS = (300, 460, 390, 620)
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2, 3), (3, 1), (2, 0, 3)])
