@@ -17,7 +17,7 @@ from b3dist.cli.refit_progress import refit_progress
 
 if TYPE_CHECKING:
     from b3dist.release import Moved, Release, ReleaseStore
-    from b3dist.release.promote import Mirror
+    from b3dist.release.promotion import Mirror
 
 release_app = typer.Typer(name="release", no_args_is_help=True, help="Releases of a whole fleet, and which is served.")
 

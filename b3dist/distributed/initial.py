@@ -166,7 +166,7 @@ def source_config(source: InitialSource) -> Config:
         RunError: the source trained nothing.
     """
     if source.kind == "release":
-        from b3dist.release.manifest import read_manifest
+        from b3dist.release.seal import read_manifest
 
         manifest, _ = read_manifest(source.path)
         return Config.from_dict(next(iter(manifest["assets"].values()))["config"])

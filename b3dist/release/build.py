@@ -17,10 +17,11 @@ from b3dist.data.exchange import b3_sessions
 from b3dist.errors import ReleaseError
 from b3dist.release.card import render_card
 from b3dist.release.ladder import naive_parts, pooled_parts
-from b3dist.release.manifest import SCHEMA_VERSION, serialise_groups, stack_models
+from b3dist.release.manifest import serialise_groups, stack_models
 from b3dist.release.parts import AssetPart, last_test_session, part_of_bundle, part_of_release
 from b3dist.release.refit import Progress, refit_parts
-from b3dist.release.released import CARD, PREDICTIONS, WEIGHTS, Release, Source
+from b3dist.release.released import Release, Source
+from b3dist.release.seal import CARD, PREDICTIONS, SCHEMA_VERSION, WEIGHTS
 from b3dist.release.store import ReleaseStore
 from b3dist.run_folder import RunFolder, is_driven
 from b3dist.training.bundle import library_versions

@@ -1,13 +1,12 @@
-"""manifest.json and weights.pt <-> a release in memory; everything in them is plain data."""
+"""weights.pt and the manifest's entries <-> a release in memory; everything in them is plain data."""
 
 import hashlib
 import io
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import date
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,13 +17,10 @@ from b3dist.data.windows import Scaler
 from b3dist.errors import ReleaseError
 from b3dist.model.stacked import stack_states
 from b3dist.release.parts import AssetModel, AssetPart
-from b3dist.release.released import MANIFEST, SEAL, WEIGHTS, ModelGroup, Release, ReleasedAsset, ReleasedModel
+from b3dist.release.released import ModelGroup, Release, ReleasedAsset, ReleasedModel
+from b3dist.release.seal import RESTORE, WEIGHTS, read_manifest, read_verified
 from b3dist.training.bundle import serialise_weights
 from b3dist.training.return_unit import ReturnTarget
-
-SCHEMA_VERSION: Final = 1
-
-_RESTORE = "restore the folder from a copy, or create the release again"
 
 
 def stack_models(parts: Sequence[AssetPart]) -> tuple[list[ModelGroup], dict[str, Any], list[dict[str, Any]]]:
@@ -86,33 +82,6 @@ def serialise_groups(groups: Sequence[ModelGroup]) -> bytes:
     return serialised.getvalue()
 
 
-def seal_of(manifest: bytes) -> bytes:
-    """The content of manifest.sha256, as `sha256sum -c` reads it."""
-    return f"{hashlib.sha256(manifest).hexdigest()}  {MANIFEST}\n".encode()
-
-
-def read_manifest(path: Path) -> tuple[dict[str, Any], str]:
-    """A release's manifest and the sha256 of its bytes, verified against its seal.
-
-    Raises:
-        ReleaseError: missing, changed or of another schema version.
-    """
-    raw, seal = read_file(path / MANIFEST), read_file(path / SEAL)
-    if seal != seal_of(raw):
-        raise ReleaseError(f"{path / MANIFEST} does not match {SEAL}: one of the two was changed", hint=_RESTORE)
-    try:
-        manifest: dict[str, Any] = json.loads(raw)
-        version = manifest["schema_version"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ReleaseError(f"{path / MANIFEST} is no manifest: {error!r}", hint=_RESTORE) from error
-    if version != SCHEMA_VERSION:
-        raise ReleaseError(
-            f"{path / MANIFEST} has schema version {version}, expected {SCHEMA_VERSION}",
-            hint="use the version of b3dist that made it, or create the release again",
-        )
-    return manifest, hashlib.sha256(raw).hexdigest()
-
-
 def open_release(path: Path) -> Release:
     """Read a release, every file verified by hash.
 
@@ -121,8 +90,8 @@ def open_release(path: Path) -> Release:
     """
     manifest, digest = read_manifest(path)
     if manifest["release_id"] != path.name:
-        raise ReleaseError(f"{path} holds the release {manifest['release_id']}: the folder was renamed", hint=_RESTORE)
-    contents = {name: _read_verified(path / name, expected) for name, expected in manifest["files"].items()}
+        raise ReleaseError(f"{path} holds the release {manifest['release_id']}: the folder was renamed", hint=RESTORE)
+    contents = {name: read_verified(path / name, expected) for name, expected in manifest["files"].items()}
     # What is loaded is what was hashed: the file is not read a second time.
     stacks = torch.load(io.BytesIO(contents[WEIGHTS]), weights_only=True, map_location="cpu")
     groups = tuple(_read_group(entry, weights) for entry, weights in zip(manifest["groups"], stacks, strict=True))
@@ -134,28 +103,6 @@ def open_release(path: Path) -> Release:
         assets={ticker: _read_asset(ticker, entry) for ticker, entry in manifest["assets"].items()},
         groups=groups,
     )
-
-
-def read_file(path: Path) -> bytes:
-    """A file of a release.
-
-    Raises:
-        ReleaseError: it is missing or unreadable.
-    """
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ReleaseError(
-            f"{path.parent} is no complete release: {path.name}: {error.strerror}", hint=_RESTORE
-        ) from error
-
-
-def _read_verified(path: Path, expected: str) -> bytes:
-    content = read_file(path)
-    digest = hashlib.sha256(content).hexdigest()
-    if digest != expected:
-        raise ReleaseError(f"{path} has sha256 {digest}, expected {expected}: the file was changed", hint=_RESTORE)
-    return content
 
 
 def _describe_model(model: AssetModel, *, group: int, slot: int) -> dict[str, Any]:

@@ -4,26 +4,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from torch import Tensor
 
 from b3dist.config import DataConfig, ModelConfig
-from b3dist.data.windows import Scaler
-from b3dist.training.return_unit import ReturnTarget
+from b3dist.release.seal import CARD, PREDICTIONS
+
+if TYPE_CHECKING:  # seconds to import, and who lists releases needs no weights
+    from torch import Tensor
+
+    from b3dist.data.windows import Scaler
+    from b3dist.training.return_unit import ReturnTarget
 
 Source = Literal["own", "pooled", "naive"]
-
-WEIGHTS, PREDICTIONS, CARD, MANIFEST, SEAL = (
-    "weights.pt",
-    "predictions.parquet",
-    "model_card.md",
-    "manifest.json",
-    "manifest.sha256",
-)
-"""The files of a release."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +28,7 @@ class ModelGroup:
     data: DataConfig
     model: ModelConfig
     feature_names: tuple[str, ...]
-    weights: dict[str, Tensor]
+    weights: "dict[str, Tensor]"
     """Keys of the plain state_dict; each tensor (K, *shape), row k the model of slot k."""
 
 
@@ -49,8 +44,8 @@ class ReleasedModel:
     """Of the plain state_dict as model.pt holds it."""
     anchor: date
     """Session whose price basis the model was trained on."""
-    scaler: Scaler
-    return_target: ReturnTarget
+    scaler: "Scaler"
+    return_target: "ReturnTarget"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +81,7 @@ class Release:
     """By ticker, in alphabetical order."""
     groups: tuple[ModelGroup, ...]
 
-    def state(self, model: ReleasedModel) -> dict[str, Tensor]:
+    def state(self, model: ReleasedModel) -> "dict[str, Tensor]":
         """The plain state_dict of one model, bit for bit as it was trained."""
         return {name: stack[model.slot].clone() for name, stack in self.groups[model.group].weights.items()}
 

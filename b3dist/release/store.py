@@ -17,8 +17,8 @@ from typing import Any
 
 from b3dist.errors import B3distError, ReleaseError, StorageError
 from b3dist.release.aliases import ALIASES, locked, read_aliases
-from b3dist.release.manifest import open_release, read_manifest, seal_of
-from b3dist.release.released import MANIFEST, SEAL, Release
+from b3dist.release.released import Release
+from b3dist.release.seal import CARD, MANIFEST, SEAL, read_manifest, read_verified, seal_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +84,19 @@ class ReleaseStore:
         Raises:
             ReleaseError: no such release, or a file of it is missing or changed.
         """
+        from b3dist.release.manifest import open_release  # torch, seconds that `list` does not need
+
         return open_release(self.path / self.resolve(id_or_alias))
+
+    def card(self, id_or_alias: str) -> str:
+        """A release's model card, Markdown; of its files only the manifest and the card are read and verified.
+
+        Raises:
+            ReleaseError: no such release, or one of the two is missing or changed.
+        """
+        path = self.path / self.resolve(id_or_alias)
+        manifest, _ = read_manifest(path)
+        return read_verified(path / CARD, manifest["files"][CARD]).decode()
 
     def list(self) -> list[ReleaseInfo]:
         """Every release, newest first; their manifests are verified, their weights are not read."""

@@ -9,7 +9,7 @@ from b3dist.data.lake import Lake
 from b3dist.errors import ReleaseError
 from b3dist.recipes import pooled
 from b3dist.release import Refitting, Release, ReleaseStore, create_release
-from b3dist.release.promote import promote
+from b3dist.release.promotion import promote
 from b3dist.run_folder import RunFolder
 from b3dist.scoring import Scorer
 from tests.release.releases import train_run

@@ -10,7 +10,7 @@ from b3dist.data.lake import ingest
 from b3dist.data.simulator import simulate
 from b3dist.release import Release
 from b3dist.release.aliases import locked, read_aliases, write_aliases
-from b3dist.release.manifest import read_manifest
+from b3dist.release.seal import read_manifest
 from tests.release.releases import make_release, seeded
 
 
