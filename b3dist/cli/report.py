@@ -19,6 +19,9 @@ def report(
     ] = None,
     runs: RunsOption = DEFAULT_RUNS,
     out: Annotated[Path | None, typer.Option("--out", help="The file (default: report.html in the run).")] = None,
+    releases: Annotated[
+        Path | None, typer.Option("--releases", help="Folder of all releases (default: releases, beside the runs).")
+    ] = None,
     json_output: Json = False,
     debug: Debug = False,
 ) -> Answer:
@@ -26,7 +29,7 @@ def report(
     from b3dist.report import write_report
 
     started = time.perf_counter()
-    path = write_report(runs, newest_run(runs) if run_id is None else run_id, out=out).resolve()
+    path = write_report(runs, newest_run(runs) if run_id is None else run_id, out=out, releases=releases).resolve()
     payload = {
         "path": str(path),
         "bytes": path.stat().st_size,

@@ -16,14 +16,17 @@ from b3dist import __version__
 from b3dist.errors import StorageError
 from b3dist.report.asset_view import asset_view
 from b3dist.report.overview import SPLITS, Row, asset_row, compare, skill_gate
+from b3dist.report.release_cards import ReleaseCard, release_cards
 from b3dist.report.run_record import RunRecord, read_run
 from b3dist.report.words import NOTHING, describe, settings
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
 
-def write_report(runs: Path, run_id: str, *, out: Path | None = None) -> Path:
+def write_report(runs: Path, run_id: str, *, out: Path | None = None, releases: Path | None = None) -> Path:
     """Write the report of a run and return its path, RUNS/<run_id>/report.html unless `out` is given.
+
+    The cards of the run's releases are shown too, from `releases` beside the runs unless another folder is given.
 
     Raises:
         RunError: no such run.
@@ -33,7 +36,8 @@ def write_report(runs: Path, run_id: str, *, out: Path | None = None) -> Path:
     target = out or run.path / "report.html"
     aside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        aside.write_text(render(run), encoding="utf-8")
+        cards = release_cards(releases or runs.resolve().parent / "releases", run_id)
+        aside.write_text(render(run, cards), encoding="utf-8")
         aside.replace(target)
     except OSError as error:
         raise StorageError(
@@ -44,7 +48,7 @@ def write_report(runs: Path, run_id: str, *, out: Path | None = None) -> Path:
     return target
 
 
-def render(run: RunRecord) -> str:
+def render(run: RunRecord, releases: Sequence[ReleaseCard] = ()) -> str:
     """The page's HTML."""
     rows: list[Row] = []
     views: list[str] = []
@@ -59,6 +63,7 @@ def render(run: RunRecord) -> str:
         .get_template("page.html.j2")
         .render(
             run=run,
+            releases=releases,
             created_at=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
             version=__version__,
             totals=run.summary.get("totals", {}),
