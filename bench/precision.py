@@ -1,9 +1,10 @@
 """What bf16 does to the rate and the metrics of a fleet on CPUs: `python bench/precision.py`; prints one JSON object.
 
-Each seed trains the 105 development assets twice, fp32 then bf16 (the next seed bf16 first), with `b3dist fleet` on all
-cores. Rates are training windows per second from the first asset leased to the last one written, compared seed by seed.
-Metrics: what bf16 changes at the same seed, beside what another seed changes in fp32. Runs are kept in --folder, and
-found there again: the comparison can be measured in several sittings.
+Each seed trains the 105 development assets in fp32 and in bf16, with all that a fleet's worker does: read, prepare,
+train, validate, evaluate, write. By default in this process, asset by asset in both precisions, in seconds of processor
+time, so that other work on the machine weighs on neither; with --fleet by `b3dist fleet` on all cores, fp32 first for
+one seed and bf16 first for the next, from the first asset leased to the last one written. Metrics: what bf16 changes at
+the same seed, beside what another seed changes in fp32. What is measured is kept in --folder and found there again.
 """
 
 import argparse
@@ -15,10 +16,17 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
+import torch
 from fleet import ingest, say, spread, trainable
+
+from b3dist.config import Config
+from b3dist.data.lake import Lake
+from b3dist.distributed.outcomes import digest
+from b3dist.training.asset import train_asset
 
 MEASURES = ("accuracy", "macro_f1", "ic", "return_mae", "overfit_ratio")
 
@@ -29,6 +37,7 @@ def main() -> None:
     parser.add_argument("--lake", type=Path, help="A lake of the real data; made in the folder if absent.")
     parser.add_argument("--folder", type=Path, help="Where runs are kept; a temporary folder if absent.")
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
+    parser.add_argument("--fleet", action="store_true", help="Whole fleets on Ray instead of a worker's work.")
     parser.add_argument("--assets", type=int, help="Not all assets: for a quick look.")
     parser.add_argument("--epochs", type=int, help="Not the card's 50: for a quick look.")
     options = parser.parse_args()
@@ -44,6 +53,10 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     tickers = spread(tickers, options.assets or len(tickers))
     runs: dict[str, dict[int, dict[str, Any]]] = {"fp32": {}, "bf16": {}}
     for number, seed in enumerate(options.seeds):
+        if not options.fleet:
+            for precision, measured in work(lake, tickers, folder / f"work-{seed}.json", seed, options).items():
+                runs[precision][seed] = measured
+            continue
         for precision in ("fp32", "bf16") if number % 2 == 0 else ("bf16", "fp32"):
             runs[precision][seed] = fleet(lake, tickers, folder / f"{precision}-{seed}", precision, seed, options)
     ratios = {seed: runs["bf16"][seed]["rate"] / runs["fp32"][seed]["rate"] for seed in options.seeds}
@@ -57,6 +70,35 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "ratio_median": statistics.median(ratios.values()),
         "metrics": {name: compare(runs, options.seeds, name) for name in MEASURES},
     }
+
+
+def work(
+    lake_path: Path, tickers: list[str], kept: Path, seed: int, options: argparse.Namespace
+) -> dict[str, dict[str, Any]]:
+    """Both precisions of one seed by this process alone, or what an earlier one left in the folder."""
+    if not kept.exists():
+        torch.set_num_threads(1)
+        lake, before = Lake(lake_path), os.getloadavg()[0]
+        seconds, windows = {"fp32": 0.0, "bf16": 0.0}, {"fp32": 0, "bf16": 0}
+        metrics: dict[str, dict[str, Any]] = {"fp32": {}, "bf16": {}}
+        for number, ticker in enumerate(tickers):
+            for precision in ("fp32", "bf16") if number % 2 == 0 else ("bf16", "fp32"):
+                settings = [f"training.precision={precision}", f"seed={seed}"]
+                settings += [f"training.epochs={options.epochs}"] if options.epochs else []
+                with tempfile.TemporaryDirectory() as scratch:
+                    started = time.process_time()
+                    trained = train_asset(lake, ticker, Config().with_overrides(settings), Path(scratch))
+                    seconds[precision] += time.process_time() - started
+                windows[precision] += trained.windows_trained
+                metrics[precision][ticker] = digest(trained.metrics)
+        load = [before, os.getloadavg()[0]]
+        both = {
+            name: {"rate": windows[name] / seconds[name], "load": load, "metrics": metrics[name]} for name in windows
+        }
+        kept.write_text(json.dumps(both))
+        say(f"seed {seed}: {both['fp32']['rate']:,.0f} and {both['bf16']['rate']:,.0f} windows/s")
+    found: dict[str, dict[str, Any]] = json.loads(kept.read_text())
+    return found
 
 
 def fleet(

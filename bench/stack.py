@@ -113,15 +113,19 @@ def member(number: int, precision: str = "fp32") -> StackMember:
 
 
 def repeat(work: Callable[[], object], device: torch.device, seconds: float) -> float:
-    """Seconds of one call: after one that is not counted, as many as fill the time, at least one."""
+    """Seconds of one call: after one that is not counted, as many as fill the time, at least one.
+
+    Of processor time where that does the work (one thread): what else the machine does then weighs little.
+    """
+    clock = time.perf_counter if device.type == "cuda" else time.process_time
     work()
     wait(device)
-    started, calls = time.perf_counter(), 0
-    while calls == 0 or time.perf_counter() - started < seconds:
+    started, calls = clock(), 0
+    while calls == 0 or clock() - started < seconds:
         work()
         wait(device)
         calls += 1
-    return (time.perf_counter() - started) / calls
+    return (clock() - started) / calls
 
 
 def wait(device: torch.device) -> None:

@@ -29,7 +29,7 @@ def loss_terms(
     log_p = F.log_softmax(logits, dim=2).gather(2, action.unsqueeze(2)).squeeze(2)
     exponent = gamma[:, None]
     # Below 1 the slope of x**gamma at 0 is infinite; at 0 the power's own derivative would be 0 x infinity.
-    floor = torch.where(exponent < 1, 1e-12, 0.0).to(log_p.dtype)
+    floor = (exponent < 1).to(log_p.dtype) * 1e-12
     miss = torch.maximum(1.0 - log_p.exp(), floor)
     focal = -log_p * miss.pow(exponent)
     return focal_weights * focal + squared_weights * (returns - target).square()

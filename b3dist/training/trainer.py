@@ -192,8 +192,7 @@ class Fitting:
         epoch = len(self.history) + 1
         learning_rate = self.optimizer.learning_rate
         train_loss = self.run_epoch()
-        with self._trained_precision():
-            predictions = predict(self.model, self.rows, self.val.starts, self.lookback)
+        predictions = predict(self.model, self.rows, self.val.starts, self.lookback)
         val_loss = self.evaluate(predictions, self.val)
         if not (math.isfinite(train_loss) and math.isfinite(val_loss)):
             raise TrainingError(
@@ -220,9 +219,6 @@ class Fitting:
     def finish(self) -> Fit:
         """The best epoch's weights, judged on the training part too; nothing can be trained after it."""
         self.weights.copy_(self._best_weights)
-        if self.config.training.precision != "fp32":  # what is stored is fp32's
-            self.best_predictions = predict(self.model, self.rows, self.val.starts, self.lookback)
-            self.best_loss = self.evaluate(self.best_predictions, self.val)
         train_loss = self.evaluate(predict(self.model, self.rows, self.train.starts, self.lookback), self.train)
         return Fit(
             model=self.model.cpu(),
