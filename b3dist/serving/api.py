@@ -1,5 +1,7 @@
 """The HTTP application: routes, gates and errors put together. Knows no Ray; a replica and the tests both run it."""
 
+from collections.abc import Callable
+
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.datastructures import MutableHeaders
@@ -15,23 +17,32 @@ from b3dist.serving.limits import BodyLimit, Limits
 from b3dist.serving.problems import RELEASE_HEADER, Refusal, problem_response
 from b3dist.serving.routes.assets import asset_routes
 from b3dist.serving.routes.health import health_routes
+from b3dist.serving.routes.metrics import metrics_routes
 from b3dist.serving.routes.predictions import Ask, prediction_routes
 
 
 def create_api(
-    catalogues: Catalogues, ask: Ask, *, token: bytes | None = None, limits: Limits | None = None
+    catalogues: Catalogues,
+    ask: Ask,
+    *,
+    read_metrics: Callable[[], str] | None = None,
+    token: bytes | None = None,
+    limits: Limits | None = None,
 ) -> FastAPI:
     """The application.
 
     Args:
         catalogues: what is served.
         ask: answers one question of /v1/predict, batched with others where there is a batcher.
+        read_metrics: the page of /metrics; None: there is no such route.
         token: what callers must send; None: anybody may ask.
         limits: of requests.
     """
     app = documented_app(catalogues, with_token=token is not None)
     for router in (health_routes(catalogues), asset_routes(catalogues), prediction_routes(catalogues, ask)):
         app.include_router(router)
+    if read_metrics is not None:
+        app.include_router(metrics_routes(read_metrics))
     app.add_exception_handler(B3distError, _on_own_error)
     app.add_exception_handler(RequestValidationError, _on_bad_parameter)
     app.add_exception_handler(HTTPException, _on_http_error)

@@ -20,7 +20,7 @@ from b3dist.serving.auth import TOKEN_VARIABLE, read_token
 from b3dist.serving.catalogue import Catalogues
 from b3dist.serving.holder import Holder
 from b3dist.serving.limits import Limits
-from b3dist.serving.metrics import ServedGauges
+from b3dist.serving.metrics import ServedGauges, read_node_metrics
 from b3dist.serving.network import close_replica
 from b3dist.serving.replies import Question, Reply, answer_batch
 
@@ -67,7 +67,9 @@ class Endpoint:
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """The HTTP application of this replica."""
-        return create_api(self._catalogues, self._ask, token=self._token, limits=self._limits)
+        return create_api(
+            self._catalogues, self._ask, read_metrics=read_node_metrics, token=self._token, limits=self._limits
+        )
 
     async def reconfigure(self, user_config: Mapping[str, Any]) -> None:
         """Take over what the config names, aside, while the old release answers. Never raises: that would be final."""

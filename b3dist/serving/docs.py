@@ -62,6 +62,7 @@ def _document(app: FastAPI, catalogue: Catalogue | None, *, with_token: bool) ->
     components = document.setdefault("components", {})
     _, definitions = models_json_schema([(model, "validation") for model in REQUESTS], ref_template=_SCHEMAS)
     components.setdefault("schemas", {}).update(definitions["$defs"])
+    _put_json_first(document)
     if with_token:
         components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
         for path, operations in document["paths"].items():
@@ -71,6 +72,16 @@ def _document(app: FastAPI, catalogue: Catalogue | None, *, with_token: bool) ->
     if catalogue is not None:
         _add_examples(document, catalogue)
     return document
+
+
+def _put_json_first(document: dict[str, Any]) -> None:
+    """Swagger UI asks for, and sends, the first content type of a list unless told otherwise."""
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            described = [*operation["responses"].values(), operation.get("requestBody", {})]
+            for content in (one["content"] for one in described if "content" in one):
+                others = {name: content.pop(name) for name in [*content] if name != JSON}
+                content.update(others)
 
 
 def _add_examples(document: dict[str, Any], catalogue: Catalogue) -> None:

@@ -1,16 +1,13 @@
 """The OpenAPI document: complete, its examples work, and property tests derived from it find no defect."""
 
-import os
 from typing import Any
 
 import schemathesis
-from hypothesis import HealthCheck, given, seed, settings
-from hypothesis import strategies as st
-from schemathesis.specs.openapi.checks import response_schema_conformance
 from starlette.testclient import TestClient
 
 from b3dist.serving.holder import Holder
 from tests.serving.clients import client_of, make_api
+from tests.serving.property_requests import try_routes
 
 ROUTES = {
     ("get", "/healthz"),
@@ -98,21 +95,4 @@ def test_docs_load_nothing_from_elsewhere(client: TestClient) -> None:
 def test_requests_made_from_the_document_meet_no_defect(holder: Holder) -> None:
     """About 200 requests, sound and unsound; every answer is documented, has its schema, and none is a 5xx."""
     api = make_api(holder)
-    schema = schemathesis.openapi.from_asgi("/openapi.json", api)
-    per_route = int(os.environ.get("B3DIST_CASES_PER_ROUTE", "25"))
-    for result in schema.get_all_operations():
-        operation = result.ok()
-        cases = st.one_of(
-            operation.as_strategy(),
-            operation.as_strategy(generation_mode=schemathesis.GenerationMode.NEGATIVE),
-        )
-
-        @seed(7)
-        @settings(max_examples=per_route, deadline=None, database=None, suppress_health_check=list(HealthCheck))
-        @given(case=cases)
-        def holds(case: Any) -> None:
-            response = case.call()
-            assert response.status_code < 500, response.text
-            case.validate_response(response, checks=[response_schema_conformance])
-
-        holds()
+    assert try_routes(schemathesis.openapi.from_asgi("/openapi.json", api), per_route=45) >= 200

@@ -88,8 +88,8 @@ def test_an_asset_tells_its_model_and_metrics_with_baselines(client: TestClient,
 
 
 def test_release_shows_the_model_card(client: TestClient, served_release: Release) -> None:
-    """The release's own."""
-    (served_release.path / "model_card.md").touch()
+    """The release's own, with its statement on advice."""
+    assert "advice" in served_release.card
     answer = ask(client, schemas.ReleaseAnswer, "GET", "/v1/release")
     assert answer["model_card"] == served_release.card
     assert answer["num_assets"] == len(served_release.assets)
