@@ -132,6 +132,7 @@ def summary(latencies: Sequence[float], statuses: Counter[str], seconds: float) 
     return {
         "requests": len(latencies),
         "per_second": round(len(latencies) / seconds, 1),
+        "p10_ms": round(1000 * hundredths[9], 3),
         "p50_ms": round(1000 * hundredths[49], 3),
         "p90_ms": round(1000 * hundredths[89], 3),
         "p99_ms": round(1000 * hundredths[98], 3),

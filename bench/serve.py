@@ -1,8 +1,11 @@
 """The endpoint beside an echo on the same proxy in the same run, and beside its own handler called without Ray.
 
-OMP_NUM_THREADS=1 python -m bench.serve --releases releases --release champion --lake lake
-OMP_NUM_THREADS=1 python -m bench.serve ... --soak           # memory over 100,000 requests
-RAY_SERVE_THROUGHPUT_OPTIMIZED=1 python -m bench.serve ...   # Serve's switches are taken from the environment
+OMP_NUM_THREADS=1 python bench/serve.py --releases releases --release champion --lake lake
+OMP_NUM_THREADS=1 python bench/serve.py ... --soak           # memory over 100,000 requests
+RAY_SERVE_THROUGHPUT_OPTIMIZED=1 python bench/serve.py ...   # Serve's switches are taken from the environment
+
+With RAY_SERVE_ENABLE_HA_PROXY=1 Serve listens on all interfaces, so run it where there is only loopback (and a token):
+unshare -rn bash -c 'ip link set lo up; RAY_SERVE_ENABLE_HA_PROXY=1 B3DIST_TOKEN=bench python bench/serve.py ...'
 
 Prints one JSON object. Rounds of echo and endpoint alternate, so that both meet the same machine.
 """
@@ -13,7 +16,6 @@ import contextlib
 import json
 import os
 import platform
-import shutil
 import statistics
 import subprocess
 import sys
@@ -77,6 +79,8 @@ def ask(url: str, body: Any, **settings: Any) -> Figures:
         json.dump(body if isinstance(body, list) else [body], file)
         file.flush()
         command = [sys.executable, str(ROOT / "bench" / "http_load.py"), "--url", url, "--bodies", file.name]
+        if "B3DIST_TOKEN" in os.environ:
+            command += ["--header", f"Authorization: Bearer {os.environ['B3DIST_TOKEN']}"]
         for name, value in settings.items():
             command += [f"--{name}", str(value)]
         done = subprocess.run(command, check=True, capture_output=True, text=True)
@@ -226,9 +230,6 @@ def main() -> None:
         "machine": f"{platform.processor() or platform.machine()}, {len(os.sched_getaffinity(0))} cores",
         "switches": {name: os.environ.get(name, "0") for name in SERVE_SWITCHES},
     }
-    if os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") == "1" and not shutil.which("haproxy"):
-        print(json.dumps({**figures, "skipped": "there is no haproxy on PATH"}, indent=1))
-        return
     options = EndpointOptions(port=arguments.port, cpus_per_replica=0.5)
     served = Served(releases=arguments.releases.resolve(), release=arguments.release, lake=arguments.lake.resolve())
     with both_running(served, options):

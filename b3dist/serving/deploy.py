@@ -17,7 +17,7 @@ from typing import Any
 from b3dist.distributed.cluster import connected
 from b3dist.errors import ConfigError, ServingError
 from b3dist.serving.auth import read_token
-from b3dist.serving.network import is_loopback, require_token
+from b3dist.serving.network import require_token
 from b3dist.serving.served import Served
 
 APPLICATION = "b3dist"
@@ -62,7 +62,9 @@ class EndpointOptions:
             raise ConfigError(f"at least one request must be allowed to wait, got a queue of {self.max_queue}")
         if not 0 < self.port < 2**16:
             raise ConfigError(f"the port must be between 1 and 65535, got {self.port}")
-        require_token(self.host, read_token(self.token_file))
+        # With HAProxy as its proxy Serve listens on all interfaces, whatever host is asked for.
+        reachable = "0.0.0.0" if os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") == "1" else self.host  # noqa: S104
+        require_token(reachable, read_token(self.token_file))
         if self.has_token and self.token_file is None and self.attaches:
             raise ConfigError(
                 "a token in the environment does not reach the replicas of a cluster that runs already",
@@ -132,7 +134,7 @@ def serve_config(served: Served, options: EndpointOptions) -> dict[str, Any]:
                 "name": APPLICATION,
                 "route_prefix": "/",
                 "import_path": IMPORT_PATH,
-                "args": {"token_file": token_file, "token_required": not is_loopback(options.host)},
+                "args": {"token_file": token_file, "token_required": options.has_token},
                 "deployments": [deployment],
             }
         ],
@@ -219,12 +221,12 @@ class Endpoint:
         return self._state()[0] == "RUNNING"
 
     def num_replicas(self) -> int:
-        """Replicas that run now."""
+        """Replicas that answer now; one that is taking something over does."""
         from ray import serve
 
         application = serve.status().applications.get(APPLICATION)
         states = application.deployments[DEPLOYMENT].replica_states if application else {}
-        return int(states.get("RUNNING", 0))
+        return int(states.get("RUNNING", 0) + states.get("UPDATING", 0))
 
     def _state(self) -> tuple[str, str]:
         from ray import serve
@@ -244,6 +246,8 @@ def running_endpoint(options: EndpointOptions) -> Iterator[Endpoint]:
         RunError: Ray did not start, or there is no cluster at the address.
         ServingError: Serve is used for something else there, or listens elsewhere.
     """
+    # Ray runs its workers at niceness 15: beside anything else on the machine proxy and replicas would come last.
+    os.environ.setdefault("RAY_worker_niceness", "0")
     with connected(options.address, num_cpus=_num_cores(), debug=options.debug) as ray:
         from ray import serve
         from ray.serve.context import _get_global_client

@@ -35,16 +35,19 @@ def close_replica() -> None:
     """Bind a replica's internal gRPC port to loopback; to be called while the replica is constructed.
 
     Ray 2.60 opens it on all interfaces, whatever transport is in use, and it unpickles what it gets from anybody: a
-    program for everyone on the network. There is no option for it. Where that transport is used it stays as it is.
+    program for everyone on the network. There is no option for it. Where that transport is switched on, the port
+    listens on the node's address, by which the proxies find it.
     """
+    import ray
     from ray.serve._private import constants, replica
 
-    if constants.RAY_SERVE_USE_GRPC_BY_DEFAULT or constants.RAY_SERVE_PROXY_USE_GRPC:
-        _LOGGER.warning("Serve's gRPC transport is on: the replicas' internal ports are open to the network")
-        return
+    uses_grpc = constants.RAY_SERVE_USE_GRPC_BY_DEFAULT or constants.RAY_SERVE_PROXY_USE_GRPC
+    host = ray.util.get_node_ip_address() if uses_grpc else "127.0.0.1"
+    if not is_loopback(host):
+        _LOGGER.warning("Serve's gRPC transport is on: whoever reaches %s can run code in this replica", host)
     bind = replica.add_port_to_grpc_server
 
-    def bind_to_loopback(server: Any, address: str) -> int:
-        return int(bind(server, address.replace("[::]:", "127.0.0.1:")))
+    def bind_to_host(server: Any, address: str) -> int:
+        return int(bind(server, address.replace("[::]:", f"{host}:")))
 
-    replica.add_port_to_grpc_server = bind_to_loopback
+    replica.add_port_to_grpc_server = bind_to_host

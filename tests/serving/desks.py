@@ -35,16 +35,13 @@ class Desk:
         """Let the lake grow by 2018."""
         ingest([self.newest_year], self.lake)
 
-    def broken_copy(self, name: str = "broken") -> str:
-        """A third release, equal to the first but for one flipped byte of its weights; returns its id."""
-        copy = self.releases / name
-        shutil.copytree(self.first.path, copy)
-        weights = copy / "weights.pt"
+    def flip_a_byte(self, release_id: str) -> None:
+        """Damage a release's weights; a second time, repair them."""
+        weights = self.releases / release_id / "weights.pt"
         content = bytearray(weights.read_bytes())
         content[len(content) // 2] ^= 1
         weights.chmod(0o644)
         weights.write_bytes(bytes(content))
-        return name
 
     def copied_to(self, folder: Path) -> "Desk":
         """The same in another folder, for a test that changes it."""

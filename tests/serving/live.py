@@ -20,7 +20,7 @@ import psutil
 from b3dist.serving.holder import Holder
 from tests.serving.desks import Desk
 
-START_TIMEOUT_S = 180.0
+START_TIMEOUT_S = 300.0
 
 Headers = dict[str, str]
 

@@ -93,6 +93,13 @@ def test_another_host_than_loopback_needs_a_token(host: str, no_token: None, tmp
     assert EndpointOptions(host=host, token_file=token).has_token
 
 
+def test_haproxy_needs_one_on_any_host(no_token: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Serve's HAProxy listens on all interfaces."""
+    monkeypatch.setenv("RAY_SERVE_ENABLE_HA_PROXY", "1")
+    with pytest.raises(ConfigError, match="no token is set"):
+        EndpointOptions()
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
 def test_loopback_needs_none(host: str, no_token: None) -> None:
     """The default is open to this machine only."""
@@ -231,9 +238,9 @@ def test_what_cannot_be_taken_over_is_told_and_asked_for_again(desk: Desk, monke
 
 def test_what_cannot_be_served_at_the_start_is_an_error(desk: Desk) -> None:
     """With the reason that the replica gave."""
-    broken = desk.broken_copy()
-    with pytest.raises(ServingError, match=broken):
-        following(desk, broken)
+    desk.flip_a_byte(desk.first.release_id)
+    with pytest.raises(ServingError, match=desk.first.release_id):
+        following(desk, desk.first.release_id)
 
 
 def test_damaged_aliases_are_told_by_the_replicas(desk: Desk) -> None:
