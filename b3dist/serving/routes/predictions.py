@@ -111,7 +111,7 @@ def _score_many(catalogue: Catalogue, body: BulkRequest, *, as_arrow: bool) -> R
     known = catalogue.serving.release.assets
     unknown = [] if wanted == [_ALL] else [ticker for ticker in wanted if ticker not in known]
     asked = None if wanted == [_ALL] else [ticker for ticker in wanted if ticker in known]
-    table, not_scored = catalogue.serving.scorer.score_all(asked, as_of)
+    table, not_scored = catalogue.serving.scorer.score_all(asked, body.as_of)
     not_scored += [Skipped(ticker=ticker, reason="the release has no model of it") for ticker in unknown]
     facts = {
         "release_id": catalogue.release_id,
