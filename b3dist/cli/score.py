@@ -11,17 +11,14 @@ from rich.console import Console
 
 from b3dist.cli.options import DEFAULT_LAKE, DEFAULT_RUNS, LakeOption, RunsOption
 from b3dist.cli.output import Answer, Debug, Json, answers
+from b3dist.cli.release import ReleasesOption, open_store
 from b3dist.cli.score_progress import score_progress
 from b3dist.errors import ConfigError
 
 if TYPE_CHECKING:
-    from b3dist.release import ReleaseStore
     from b3dist.scoring.bulk import Totals
     from b3dist.scoring.history import Span
 
-ReleasesOption = Annotated[
-    Path | None, typer.Option("--releases", help="Folder of all releases (default: releases, beside the runs).")
-]
 ReleaseOption = Annotated[str, typer.Option("--release", help="A release, or champion or challenger.")]
 AsOf = Annotated[
     datetime | None,
@@ -79,13 +76,6 @@ def score(
     }
     payload = {**facts, **describe(totals)}
     return Answer(payload=payload, show=lambda console: _show(console, payload))
-
-
-def open_store(releases: Path | None, runs: Path) -> "ReleaseStore":
-    """The folder of all releases: as given, or `releases` beside the runs."""
-    from b3dist.release import ReleaseStore
-
-    return ReleaseStore(releases if releases is not None else runs.resolve().parent / "releases")
 
 
 def parse_span(as_of: datetime | None, history: str | None) -> "Span | None":
