@@ -1,7 +1,6 @@
 """`b3dist score`: what a release says of one day, or of every session of years, in one Parquet file."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -16,7 +15,6 @@ from b3dist.cli.score_progress import score_progress
 from b3dist.errors import ConfigError
 
 if TYPE_CHECKING:
-    from b3dist.scoring.bulk import Totals
     from b3dist.scoring.history import Span
 
 ReleaseOption = Annotated[str, typer.Option("--release", help="A release, or champion or challenger.")]
@@ -61,12 +59,12 @@ def score(
     opened, lake_opened = open_store(releases, runs).open(release), Lake(lake)
     day = as_of.date() if as_of is not None else None
     total = len(wanted if wanted is not None else opened.assets)
-    with score_progress(total) as show:
+    with score_progress(total) as report:
         if span is None:
             scored = score_day(opened, lake_opened, as_of=day, tickers=wanted, which=which)
         else:
             scored = score_span(opened, lake_opened, span, tickers=wanted, which=which)
-        totals = write_scores(out, scored, on_progress=show)
+        totals = write_scores(out, scored, on_progress=report)
     facts = {
         "rows": totals.rows,
         "seconds": round(time.perf_counter() - started, 3),
@@ -74,8 +72,8 @@ def score(
         "release_id": opened.release_id,
         "lake_manifest_hash": lake_opened.manifest_hash,
     }
-    payload = {**facts, **describe(totals)}
-    return Answer(payload=payload, show=lambda console: _show(console, payload))
+    payload = {**facts, **totals.describe()}
+    return Answer(payload=payload, show=lambda console: show(console, payload))
 
 
 def parse_span(as_of: datetime | None, history: str | None) -> "Span | None":
@@ -105,17 +103,8 @@ def parse_tickers(text: str | None) -> list[str] | None:
     return None if text is None else sorted({name.strip().upper() for name in text.split(",") if name.strip()})
 
 
-def describe(totals: "Totals") -> dict[str, Any]:
-    """What is said of scores beside how many there are."""
-    return {
-        "assets": totals.assets,
-        "stale": totals.stale,
-        "skipped": [asdict(skipped) for skipped in totals.skipped],
-        "left_out": dict(totals.left_out),
-    }
-
-
-def _show(console: Console, payload: dict[str, Any]) -> None:
+def show(console: Console, payload: dict[str, Any]) -> None:
+    """The answer for people."""
     for name in ("rows", "assets", "stale", "seconds", "release_id", "path"):
         value = payload[name]
         shown = f"{value:,}" if isinstance(value, int) else value

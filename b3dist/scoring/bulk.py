@@ -4,14 +4,15 @@ An asset is read, scored and handed on before the next but a few is begun, so th
 """
 
 import contextlib
+import json
 import os
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import date
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +32,8 @@ from b3dist.scoring.windows import Skipped
 
 ROWS_PER_GROUP: Final = 65_536
 """Of the Parquet file: what is kept back until it is written."""
+FACTS: Final = b"b3dist.scores"
+"""Key in the Parquet file's metadata: JSON with rows, assets, stale, skipped and left_out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +58,15 @@ class Totals:
     assets: int = 0
     skipped: list[Skipped] = field(default_factory=list)
     left_out: Counter[str] = field(default_factory=Counter)
+
+    def describe(self) -> dict[str, Any]:
+        """What is said of scores beside how many there are, in plain types."""
+        return {
+            "assets": self.assets,
+            "stale": self.stale,
+            "skipped": [asdict(skipped) for skipped in self.skipped],
+            "left_out": dict(sorted(self.left_out.items())),
+        }
 
     def add(self, scored: Scored) -> None:
         """Count one more."""
@@ -153,6 +165,7 @@ def write_scores(
                         on_progress(totals)
                 if waiting:
                     writer.write_table(pa.concat_tables(waiting), row_group_size=ROWS_PER_GROUP)
+                writer.add_key_value_metadata({FACTS: json.dumps({"rows": totals.rows, **totals.describe()})})
             file.flush()
             os.fsync(file.fileno())
         aside.replace(path)
