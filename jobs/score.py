@@ -44,7 +44,7 @@ def score(
         int, typer.Option("--tickers-per-part", min=1, help="Work of a task.")
     ] = TICKERS_PER_PART,
     address: Annotated[str | None, typer.Option("--address", help="Ray cluster (default: RAY_ADDRESS).")] = None,
-    json_output: Json = False,
+    json_output: Json = False,  # noqa: ARG001  read by @answers
     debug: Debug = False,
 ) -> Answer:
     """Score on a Ray cluster; run it again to go on."""
