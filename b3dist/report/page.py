@@ -1,26 +1,22 @@
 """The run as one HTML file: everything inlined, nothing fetched, no script but the page's own."""
 
-import base64
-import hashlib
-import json
 import os
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from plotly.offline import get_plotlyjs
 
 from b3dist import __version__
 from b3dist.errors import StorageError
 from b3dist.report.asset_view import asset_view
+from b3dist.report.html import as_json, csp_hash, environment, read_template
 from b3dist.report.overview import SPLITS, Row, asset_row, compare, skill_gate
 from b3dist.report.release_cards import ReleaseCard, release_cards
 from b3dist.report.run_record import RunRecord, read_run
-from b3dist.report.words import NOTHING, describe, settings
-
-_TEMPLATES = Path(__file__).parent / "templates"
+from b3dist.report.sweep_page import is_sweep, render_sweep
+from b3dist.report.words import describe, settings
 
 
 def write_report(runs: Path, run_id: str, *, out: Path | None = None, releases: Path | None = None) -> Path:
@@ -36,8 +32,11 @@ def write_report(runs: Path, run_id: str, *, out: Path | None = None, releases: 
     target = out or run.path / "report.html"
     aside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        cards = release_cards(releases or runs.resolve().parent / "releases", run_id)
-        aside.write_text(render(run, cards), encoding="utf-8")
+        if is_sweep(run.path):
+            page = render_sweep(run.path)
+        else:
+            page = render(run, release_cards(releases or runs.resolve().parent / "releases", run_id))
+        aside.write_text(page, encoding="utf-8")
         aside.replace(target)
     except OSError as error:
         raise StorageError(
@@ -55,11 +54,11 @@ def render(run: RunRecord, releases: Sequence[ReleaseCard] = ()) -> str:
     parts: list[Mapping[str, Any]] = []
     for files in run.assets():
         rows.append(asset_row(files.ticker, files.metrics or {}))
-        views.append(_as_json(asset_view(files)))
+        views.append(as_json(asset_view(files)))
         parts += (files.facts or {}).get("splits", {}).values()
-    scripts = [get_plotlyjs(), *(_read_template(name) for name in ("charts.js", "page.js"))]
+    scripts = [get_plotlyjs(), *(read_template(name) for name in ("charts.js", "page.js"))]
     return (
-        _environment()
+        environment()
         .get_template("page.html.j2")
         .render(
             run=run,
@@ -75,47 +74,16 @@ def render(run: RunRecord, releases: Sequence[ReleaseCard] = ()) -> str:
             },
             scoreboard={split: compare(rows, split) for split in SPLITS},
             gates={split: skill_gate(rows, split) for split in SPLITS},
-            overview=_as_json({"rows": rows}),
+            overview=as_json({"rows": rows}),
             views=views,
-            style=_read_template("page.css"),
+            style=read_template("page.css"),
             scripts=scripts,
-            script_hashes=[_csp_hash(script) for script in scripts],
+            script_hashes=[csp_hash(script) for script in scripts],
         )
     )
-
-
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["dash"] = _with_dash
-    return environment
-
-
-def _read_template(name: str) -> str:
-    return (_TEMPLATES / name).read_text(encoding="utf-8")
 
 
 def _period(parts: Sequence[Mapping[str, Any]]) -> tuple[str, str] | None:
     """First and last session of any window's last row in the fleet."""
     dated = [part for part in parts if part.get("first") and part.get("last")]
     return (min(part["first"] for part in dated), max(part["last"] for part in dated)) if dated else None
-
-
-def _as_json(content: Mapping[str, Any]) -> str:
-    """JSON that cannot end the script element it is put into, whatever strings it holds."""
-    text = json.dumps(content, allow_nan=False, separators=(",", ":"))
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-
-
-def _csp_hash(script: str) -> str:
-    return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-
-
-def _with_dash(value: float | None, pattern: str = "{:,}") -> str:
-    """The value in the pattern, or a dash where there is none."""
-    return NOTHING if value is None else pattern.format(value)

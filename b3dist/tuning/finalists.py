@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from b3dist.tuning.evidence import FEWEST_ASSETS, LEVEL, Interval, error_ratio_change, macro_f1_gain
-from b3dist.tuning.scores import AssetScore, CohortScore
+from b3dist.tuning.scores import AssetScore, CohortScore, constant_macro_f1
 from b3dist.tuning.study import TrialRecord
 
 
@@ -26,6 +26,8 @@ class Verdict:
     """Of pooled macro F1, winner minus trial 0, on held-out assets' test parts."""
     error_change: Interval | None = None
     """Of the error ratio; with two objectives only."""
+    constant_macro_f1: float | None = None
+    """On the same windows, of always predicting the most frequent action."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data."""
@@ -34,6 +36,7 @@ class Verdict:
             "reason": self.reason,
             "gain": self.gain.to_dict() if self.gain else None,
             "error_change": self.error_change.to_dict() if self.error_change else None,
+            "constant_macro_f1": self.constant_macro_f1,
         }
 
 
@@ -112,12 +115,25 @@ def judge(winner: Sequence[AssetScore], baseline: Sequence[AssetScore], *, seed:
     level = 1.0 - (1.0 - LEVEL) / (2 if two_objectives else 1)
     gain = macro_f1_gain(winner, baseline, seed=seed, level=level)
     change = error_ratio_change(winner, baseline, seed=seed, level=level) if two_objectives else None
-    said = f"macro F1 {gain.difference:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}]"
+    constant = constant_macro_f1(baseline)
+    said = (
+        f"macro F1 {CohortScore.pooled(winner).macro_f1:.4f}, {gain.difference:+.4f} [{gain.low:+.4f}, "
+        f"{gain.high:+.4f}] against trial 0"
+    )
     wins, loses = gain.low > 0, gain.high < 0
     if change is not None:
         said += f", return error ratio {change.difference:+.4f} [{change.low:+.4f}, {change.high:+.4f}]"
         wins, loses = wins or change.high < 0, loses or change.low > 0
-    said += f" against trial 0 on the test parts of {len(baseline)} assets ({100 * level:g} % interval)"
+    said += (
+        f", on the test parts of {len(baseline)} assets ({100 * level:g} % interval); always the most frequent action"
+    )
+    said += f" scores {constant:.4f}"
     adopted = wins and not loses
     ending = "adopt the winner" if adopted else "keep the defaults"
-    return Verdict(adopted=adopted, reason=f"{said}: {ending}", gain=gain, error_change=change)
+    return Verdict(
+        adopted=adopted,
+        reason=f"{said}: {ending}",
+        gain=gain,
+        error_change=change,
+        constant_macro_f1=constant,
+    )

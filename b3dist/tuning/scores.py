@@ -87,6 +87,14 @@ class CohortScore:
         )
 
 
+def constant_macro_f1(scores: Sequence[AssetScore]) -> float:
+    """Pooled macro F1 of always predicting the most frequent action: what costs nothing."""
+    support = np.sum([score.confusion for score in scores], axis=0).sum(axis=1)
+    constant = np.zeros((len(support), len(support)), dtype=np.int64)
+    constant[:, support.argmax()] = support
+    return float(macro_f1_of(constant))
+
+
 def macro_f1_of(confusion: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     """Macro F1 over the classes present in truth or prediction, of confusion: (..., 3, 3) -> (...)."""
     hits = np.diagonal(confusion, axis1=-2, axis2=-1)

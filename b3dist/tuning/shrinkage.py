@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy.optimize import brentq
 
 from b3dist.tuning.scores import AssetScore, macro_f1_of
 
@@ -63,13 +64,23 @@ def real_share(deviation: Array, noise: Array) -> Array:
     Args:
         deviation: (trials, assets), each row and column with mean 0.
         noise: (assets,) variance of a score.
+
+    Source: the moment estimator of Paule and Mandel (1982).
     """
     num_trials, num_assets = deviation.shape
     if num_trials < 2 or num_assets < 2:
         return np.zeros(num_assets)
     freedom = (num_trials - 1) * (num_assets - 1)
-    real = max(0.0, float(np.square(deviation).sum()) / freedom - float(noise.mean()))
-    return real / (real + noise) if real > 0 else np.zeros(num_assets)
+    squares, noise = np.square(deviation).sum(axis=0), np.maximum(noise, 1e-12)
+
+    def surplus(real: float) -> float:
+        return float((squares / (real + noise)).sum() - freedom)
+
+    if surplus(0.0) <= 0:
+        return np.zeros(num_assets)
+    # Each asset weighs by its own noise, so that one noisy asset does not hide what the others show.
+    real = float(brentq(surplus, 0.0, float(squares.sum())))
+    return np.asarray(real / (real + noise))
 
 
 def sampling_variance(scores: Sequence[AssetScore]) -> float:

@@ -29,7 +29,10 @@ STUDY: Final = "sweep"
 SMALL_BUDGET: Final = 20
 """Up to so many trials TPE looks at each dimension on its own; with more at all of them together."""
 REDUCTION: Final = 3
-"""One in so many trials is trained on at each rung of successive halving."""
+"""One in so many trials is trained on at each rung of successive halving, the first at this share of the epochs.
+
+With a rung at a ninth as well one trial in nine is left: too few for the surface where scores are noisy (docs/LOG.md).
+"""
 SURFACE_SHARE: Final = 20
 """One in so many trials, the last ones, is where a quadratic surface through the better trials peaks."""
 
@@ -55,12 +58,12 @@ class SearchSettings:
     budget: int
     """Trials to settle; those a killed driver abandoned do not count."""
     epochs: int
-    """Most epochs of a trial."""
+    """Epochs of a trial, as far as can be told before."""
     seed: int
     two_objectives: bool = False
     """Macro F1 and the return error relative to persistence, instead of macro F1 alone."""
     halving: bool = True
-    """Stop a trial not among the best third at a ninth and at a third of the epochs; never with two objectives."""
+    """Stop a trial that is not among the best third at a third of the epochs; never with two objectives."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,7 +186,7 @@ class Search:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         two = self.settings.two_objectives
         pruner: optuna.pruners.BasePruner = optuna.pruners.SuccessiveHalvingPruner(
-            min_resource=max(1, self.settings.epochs // REDUCTION**2), reduction_factor=REDUCTION
+            min_resource=max(1, self.settings.epochs // REDUCTION), reduction_factor=REDUCTION
         )
         return optuna.create_study(
             study_name=STUDY,

@@ -1,0 +1,74 @@
+"""A sweep as one HTML file: what was found, whether it is better, and every trial."""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from plotly.offline import get_plotlyjs
+
+from b3dist import __version__
+from b3dist.distributed.sweep.folder import KIND, SweepFolder
+from b3dist.errors import RunError
+from b3dist.report.html import as_json, csp_hash, environment, read_template
+from b3dist.run_folder import is_driven, read_run_config
+
+_SOURCES = {"start": "where the sweep started", "tpe": "TPE", "surface": "quadratic surface"}
+
+
+def is_sweep(path: Path) -> bool:
+    """Whether a run's folder is a sweep's; a damaged one is not."""
+    try:
+        config = read_run_config(path)
+    except RunError:
+        return False
+    return config is not None and config["kind"] == KIND
+
+
+def render_sweep(path: Path) -> str:
+    """The page's HTML; a sweep that is running or was stopped is shown as far as it got.
+
+    Raises:
+        RunError: the sweep's folder is damaged, or the sweep has not begun.
+    """
+    from b3dist.report.sweep_charts import sweep_charts
+    from b3dist.tuning.study import load_study, read_trials
+
+    sweep = SweepFolder.open(path.parent, path.name)
+    summary = _summary(path)
+    running = is_driven(path)
+    records = read_trials(sweep.journal)
+    charts = sweep_charts(
+        load_study(sweep.journal), records, sweep.plan.space, two_objectives=sweep.plan.two_objectives
+    )
+    scripts = [get_plotlyjs(), read_template("sweep.js")]
+    return (
+        environment()
+        .get_template("sweep.html.j2")
+        .render(
+            sweep_id=path.name,
+            state="running" if running else summary.get("state", "interrupted"),
+            settings=sweep.run.settings,
+            plan=sweep.plan,
+            start=sweep.plan.space.start(sweep.config),
+            summary={} if running else summary,
+            trials=records,
+            sources=_SOURCES,
+            charts=charts,
+            figures=as_json({"figures": [chart.figure for chart in charts]}),
+            created_at=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+            version=__version__,
+            style=read_template("page.css"),
+            scripts=scripts,
+            script_hashes=[csp_hash(script) for script in scripts],
+        )
+    )
+
+
+def _summary(path: Path) -> dict[str, Any]:
+    """summary.json, empty where there is none (the sweep has not ended)."""
+    try:
+        content = json.loads((path / "summary.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}

@@ -1,0 +1,72 @@
+"""`b3dist sweep`: what is refused before any cluster starts, and what its progress says."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from b3dist.cli.sweep_progress import counts, describe
+from b3dist.distributed.sweep.progress import SweepProgress
+from tests.cli.conftest import Outcome
+from tests.distributed.runs import start_run
+from tests.distributed.sweeps import searched
+
+Command = Callable[..., Outcome]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--tickers", "SIMA3,SIMB1"], "SIMB1"),
+        (["--search", "training.learnig_rate"], "training.learning_rate"),
+        (["--search", "data.volatility_multiple"], "no effect"),
+        (["--set", "loss.gamma=7"], "--search loss.gamma=LOW:HIGH"),
+        (["--per-asset", "--two-objectives"], "macro F1 alone"),
+        (["--trials", "0"], "trials must be at least 1"),
+        (["--workers", "0"], "at least 1"),
+        ([], "no asset to search on"),
+    ],
+)
+def test_wrong_requests_are_refused_before_ray_starts(
+    b3dist: Command, small_lake: Path, tmp_path: Path, options: list[str], said: str
+) -> None:
+    """Exit code 1, one sentence, no run left behind."""
+    outcome = b3dist("sweep", "--lake", small_lake, "--runs", tmp_path / "runs", *options, "--json")
+    assert outcome.exit_code == 1
+    assert said in f"{outcome.answer['error']} {outcome.answer['hint']}"
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_resumed_sweep_keeps_its_settings(b3dist: Command, small_lake: Path, tmp_path: Path) -> None:
+    """Options that would change it are named."""
+    sweep = searched(small_lake, tmp_path)
+    changes = ["--trials", "80", "--set", "training.epochs=2"]
+    outcome = b3dist("sweep", "--runs", tmp_path, "--resume", sweep.run.run_id, *changes, "--json")
+    assert outcome.exit_code == 1
+    assert "overrides, trials" in outcome.answer["error"]
+
+
+def test_a_fleet_cannot_be_resumed_as_a_sweep(b3dist: Command, small_lake: Path, tmp_path: Path) -> None:
+    """The error says what it is."""
+    run = start_run(small_lake, tmp_path)
+    outcome = b3dist("sweep", "--runs", tmp_path, "--resume", run.run_id, "--json")
+    assert outcome.exit_code == 1
+    assert "is a fleet" in outcome.answer["error"]
+
+
+def test_runs_status_shows_trials(b3dist: Command, small_lake: Path, tmp_path: Path) -> None:
+    """For a person too."""
+    searched(small_lake, tmp_path)
+    shown = b3dist("runs", "status", "--runs", tmp_path).stdout
+    assert "abandoned" in shown
+    assert "failed" in shown
+
+
+def test_progress_says_how_trials_ended_and_what_there_is_to_beat() -> None:
+    """Then how many trainings of the later stages are done."""
+    moment = {"trials": 40, "complete": 10, "pruned": 5, "failed": 1, "best": 0.41, "baseline": 0.4}
+    progress = SweepProgress(stage="search", done=0, total=0, **moment)  # type: ignore[arg-type]
+    assert counts(progress) == (16, 40)
+    assert describe(progress) == "10 complete, 5 stopped early, 1 failed, best macro F1 0.4100, trial 0: 0.4000"
+    later = SweepProgress(stage="held-out", done=3, total=120, **moment)  # type: ignore[arg-type]
+    assert counts(later) == (3, 120)
