@@ -127,6 +127,8 @@ class PooledFitting:
         """A row per micro-batch: its share of the step's gradient, and of the step's loss."""
         self.stepping_s = 0.0
         """Seconds in training steps, all-reduce included; the rest of an epoch is validation."""
+        self.stepping_cpu_s = 0.0
+        """CPU seconds of this process in them."""
         self.history: list[EpochRecord] = []
         self.best_loss, self.best_epoch, self.best_weights = math.inf, 0, self.weights.clone()
 
@@ -197,9 +199,10 @@ class PooledFitting:
 
     def _epoch(self, epoch: int) -> EpochRecord:
         learning_rate = self.optimizer.learning_rate
-        started = time.perf_counter()
+        started, cpu = time.perf_counter(), time.process_time()
         train_loss = self._train_epoch(epoch)
         self.stepping_s += time.perf_counter() - started
+        self.stepping_cpu_s += time.process_time() - cpu
         predictions, part = self.predict("val"), self.parts["val"]
         val_loss = self.evaluate("val", predictions)
         if not (math.isfinite(train_loss) and math.isfinite(val_loss)):
