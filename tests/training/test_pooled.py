@@ -14,6 +14,7 @@ import torch.distributed
 import torch.multiprocessing
 from sklearn import metrics as sk
 
+from b3dist.config import Config
 from b3dist.data.lake import Lake
 from b3dist.data.pooled import PooledData, load_pooled
 from b3dist.errors import ConfigError, TrainingError
@@ -26,6 +27,8 @@ from b3dist.training.sampling import draw_epoch
 from b3dist.training.trainer import EpochRecord
 
 CONFIG = pooled().with_overrides(["training.epochs=3", "training.batch_size=96", "training.micro_batch=32"])
+
+SEEDS = (0, 1, 2)
 
 
 @pytest.fixture(scope="module")
@@ -43,14 +46,20 @@ def alone(data: PooledData) -> dict[str, Any]:
     return fitting.state()
 
 
+def with_seed(seed: int) -> Config:
+    return dataclasses.replace(CONFIG, seed=seed)
+
+
 def train_in_group(rank: int, size: int, folder: str, lake: str) -> None:
-    """A process of a gloo group: trains, and leaves its state and its predictions."""
+    """A process of a gloo group: trains with three seeds, and leaves each one's state."""
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=size)
     opened = Lake(lake)
-    fitting = PooledFitting(load_pooled(opened, opened.tickers()["ticker"], CONFIG.data), CONFIG)
-    for _ in fitting.epochs():
-        pass
-    torch.save(fitting.state(), Path(folder) / f"{rank}.pt")
+    data = load_pooled(opened, opened.tickers()["ticker"], CONFIG.data)
+    for seed in SEEDS:
+        fitting = PooledFitting(data, with_seed(seed))
+        for _ in fitting.epochs():
+            pass
+        torch.save(fitting.state(), Path(folder) / f"{seed}-{rank}.pt")
     torch.distributed.destroy_process_group()
 
 
@@ -66,12 +75,17 @@ def assert_same(one: dict[str, Any], other: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("size", [pytest.param(2, marks=pytest.mark.slow), 3])
 def test_any_number_of_processes_gives_the_same_bits(
-    small_lake: Path, alone: dict[str, Any], tmp_path: Path, size: int
+    small_lake: Path, data: PooledData, tmp_path: Path, size: int
 ) -> None:
-    """Weights, moments and every epoch's losses of two and three gloo processes equal one process's."""
+    """Weights, moments and every epoch's losses of two and three gloo processes equal one's, for three seeds."""
     torch.multiprocessing.spawn(train_in_group, args=(size, str(tmp_path), str(small_lake)), nprocs=size)
-    for rank in range(size):
-        assert_same(torch.load(tmp_path / f"{rank}.pt", weights_only=True), alone)
+    losses = set()
+    for seed in SEEDS:
+        fitting = PooledFitting(data, with_seed(seed))
+        losses |= {record.val_loss for record in fitting.epochs()}
+        for rank in range(size):
+            assert_same(torch.load(tmp_path / f"{seed}-{rank}.pt", weights_only=True), fitting.state())
+    assert len(losses) == 3 * len(SEEDS), "the seeds are not the same training"
 
 
 @pytest.mark.parametrize("after", [1, 2])
