@@ -95,7 +95,8 @@ def return_table(metrics: list[dict[str, Any]]) -> list[str]:
     for title, figure in figures.items():
         cells = []
         for name in ("val", "test"):
-            values = np.array([value for one in metrics if (value := figure(one[name])) is not None])
+            judged = [one[name] for one in metrics if one[name]["num_windows"]]  # of a pooled run a part may be empty
+            values = np.array([value for part in judged if (value := figure(part)) is not None])
             cells.append(f"{values.mean():+.4f} ± {values.std(ddof=1) / np.sqrt(len(values)):.4f}")
         rows.append(f"| {title} | {' | '.join(cells)} |")
     passed = [str(sum(one[name]["skill"]["beats_persistence"] for one in metrics)) for name in ("val", "test")]
@@ -107,7 +108,7 @@ def loss_table(metrics: list[dict[str, Any]]) -> list[str]:
     """The overfitting figures: median over assets."""
     rows = ["| loss | card | median over assets |", "|---|---|---|"]
     for key, card in CARD_LOSS.items():
-        rows.append(f"| {key} | {card:,.2f} | {np.median([one[key] for one in metrics]):.2f} |")
+        rows.append(f"| {key} | {card:,.2f} | {np.median([one[key] for one in metrics if one[key] is not None]):.2f} |")
     return rows
 
 
