@@ -121,6 +121,15 @@ def test_the_verb_prints_one_json_object(lake: Lake, ticker: str, tmp_path: Path
     assert Path(answer["path"]).is_dir()
 
 
+def test_a_precision_that_is_not_there_is_refused(lake: Lake, ticker: str, tmp_path: Path) -> None:
+    """`train --precision tf32` on a CPU fails with what to ask for instead, and writes nothing."""
+    options = ["--lake", str(lake.path), "--recipe", "smoke", "--precision", "tf32", "--json"]
+    finished = run_verb("train", ticker, "--out", str(tmp_path), *options)
+    assert finished.returncode == 1
+    assert json.loads(finished.stdout)["hint"] == "--precision fp32 or bf16"
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_model_that_is_there_is_said_before_training(lake: Lake, ticker: str, tmp_path: Path) -> None:
     """`train` into a folder that holds the asset ends at once, and leaves what is there."""
     (tmp_path / ticker).mkdir()
