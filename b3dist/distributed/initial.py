@@ -24,8 +24,8 @@ if TYPE_CHECKING:  # imported in the workers only
 OPTION = "init_from"
 """Under which a run's settings keep their source."""
 MODEL_FOLDER = "pooled"
-WARM_EPOCHS = 10
-"""Epochs of a warm start unless set: the first few are the best ones (docs/decisions/0052-warm-start.md)."""
+WARM_EPOCHS, WARM_LEARNING_RATE = 10, 1e-4
+"""Of a warm start unless set: the card's rate of 1e-3 undoes part of what was learned (docs/LOG.md, warm starts)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +70,7 @@ def find_source(name: str, *, runs: Path, releases: Path) -> InitialSource:
 
 
 def warm_config(source: InitialSource, recipe: Config | None = None) -> Config:
-    """The configuration that a warm start begins with: the source's question and cut, the card's training, few epochs.
+    """The configuration a warm start begins with: the source's question and cut, the card's training, short and slow.
 
     A pooled model's calendar cut comes along, also with a recipe of one's own: with another one, an asset could be
     tested on sessions that the pooled model was trained on.
@@ -85,7 +85,7 @@ def warm_config(source: InitialSource, recipe: Config | None = None) -> Config:
         )
         return dataclasses.replace(recipe, data=data)
     data = dataclasses.replace(trained.data, from_session=None, to_session=None)
-    training = TrainingConfig(epochs=WARM_EPOCHS)
+    training = TrainingConfig(epochs=WARM_EPOCHS, learning_rate=WARM_LEARNING_RATE)
     return Config(data=data, model=trained.model, loss=trained.loss, training=training, seed=trained.seed)
 
 

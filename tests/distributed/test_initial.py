@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 
 from b3dist.data.lake import Lake
-from b3dist.distributed.initial import WARM_EPOCHS, InitialSource, WarmTrainer, find_source, open_source, warm_config
+from b3dist.distributed.initial import (
+    WARM_EPOCHS,
+    WARM_LEARNING_RATE,
+    InitialSource,
+    WarmTrainer,
+    find_source,
+    open_source,
+    warm_config,
+)
 from b3dist.errors import RunError
 from b3dist.recipes import card, pooled
 from b3dist.release import ReleaseStore, create_release
@@ -85,7 +93,7 @@ def test_configuration_of_a_warm_start_keeps_the_pooled_cut(pooled_run: RunFolde
     config = warm_config(source)
     assert config.data == trained.data
     assert config.model == trained.model
-    assert config.training.epochs == WARM_EPOCHS
+    assert (config.training.epochs, config.training.learning_rate) == (WARM_EPOCHS, WARM_LEARNING_RATE)
     assert config.training.batch_size == card().training.batch_size
     other = warm_config(source, card())
     assert (other.data.validation_from, other.data.test_from) == (trained.data.validation_from, trained.data.test_from)
