@@ -212,3 +212,27 @@ def test_pickles_are_refused_and_usage_is_not_reported(store: Path) -> None:
     open_tracker(store, "fleet-env").finish({})
     assert os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] == "false"
     assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"
+
+
+def test_trials_of_a_sweep_are_children_of_their_own(tmp_path: Path) -> None:
+    """With parameters, numbers and the curve by epoch; a resumed sweep logs none twice, a failed one says why."""
+    from mlflow.tracking import MlflowClient
+
+    for _ in range(2):
+        tracker = Tracker.open(None, runs=tmp_path / "runs", run_id="20260101-000000-abcd", config={}, kind="sweep")
+        curve = {1: 0.3, 2: 0.4}
+        params, metrics = {"loss.gamma": 2.5}, {"val.macro_f1": 0.4}
+        tracker.log_trial(0, params=params, metrics=metrics, curve=curve, tags={"b3dist.source": "start"})
+        tracker.log_trial(1, params=params, metrics={}, curve={}, tags={}, error="PETR4 diverged at epoch 1")
+        result = tracker.finish({"totals": {"trials": 2}})
+    assert (result.logged, result.already_logged, dict(result.not_logged)) == (0, 2, {})
+    client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("b3dist")
+    children = client.search_runs([experiment.experiment_id], "tags.`b3dist.kind` = 'trial'")
+    found = {one.info.run_name: one for one in children}
+    assert set(found) == {"trial-000", "trial-001"}
+    assert (found["trial-000"].info.status, found["trial-001"].info.status) == ("FINISHED", "FAILED")
+    assert found["trial-000"].data.params == {"loss.gamma": "2.5"}
+    assert found["trial-001"].data.tags["b3dist.error"] == "PETR4 diverged at epoch 1"
+    history = client.get_metric_history(found["trial-000"].info.run_id, "epoch.val_macro_f1")
+    assert [(one.step, one.value) for one in history] == [(1, 0.3), (2, 0.4)]

@@ -7,7 +7,7 @@ from typing import Any
 
 from b3dist.distributed.ledger import read_ledger
 from b3dist.distributed.sweep.folder import plan_of
-from b3dist.run_folder import RunFolder
+from b3dist.run_folder import RunFolder, is_driven
 
 
 def trial_states(path: Path) -> dict[int, str]:
@@ -48,7 +48,9 @@ def sweep_entries(path: Path) -> list[dict[str, Any]]:
     except (OSError, ValueError, KeyError):
         known = {}
     entries = []
-    for number, state in sorted(trial_states(path).items()):
+    alive = is_driven(path)
+    for number, last in sorted(trial_states(path).items()):
+        state = "abandoned" if last == "running" and not alive else last
         told = known.get(number, {})
         values = told.get("values") or [None]
         entries.append(

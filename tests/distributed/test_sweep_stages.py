@@ -1,0 +1,134 @@
+"""After the search: which trainings are asked for, and what is concluded from them; they are done in this process."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from b3dist.config import Config
+from b3dist.distributed.ledger import Ledger, read_ledger
+from b3dist.distributed.sweep.evaluations import Evaluations
+from b3dist.distributed.sweep.folder import SweepFolder
+from b3dist.distributed.sweep.outcome import Outcome
+from b3dist.distributed.sweep.stages import Stages
+from b3dist.tuning.scores import AssetScore
+from b3dist.tuning.study import read_trials
+from tests.distributed.sweeps import BASE, searched
+
+IN_PROCESS = SimpleNamespace(
+    wait=lambda references, num_returns, **_: (references[:num_returns], references[num_returns:]),
+    get=lambda reference: reference.value,
+    exceptions=SimpleNamespace(RayError=RuntimeError),
+)
+
+
+class Bench:
+    """Stands where the workers are: an asset's score follows from its settings, so that the conclusion is known."""
+
+    def __init__(self, sweep: SweepFolder, *, gain: float, held_out: int = 8) -> None:
+        self.sweep = SweepFolder(sweep.run, _with_assets(sweep, held_out))
+        self.gain = gain
+        self.started: list[tuple[str, int, float]] = []
+
+    def conclude(self) -> Outcome:
+        """Run the stages as a driver would, from what the ledger holds."""
+        evaluations = Evaluations(read_ledger(self.sweep.run.ledger))
+        ledger = Ledger(self.sweep.run.ledger)
+        try:
+            return Stages(
+                self.sweep,
+                read_trials(self.sweep.journal),
+                evaluations,
+                ray=IN_PROCESS,
+                start=self._start,
+                at_once=2,
+                ledger=ledger,
+                on_progress=lambda *_: None,
+            ).run()
+        finally:
+            ledger.close()
+
+    def _start(self, ticker: str, config: Config) -> Any:
+        self.started.append((ticker, config.seed, config.model.dropout))
+        if ticker == "BAD3" and config.model.dropout != BASE.model.dropout:
+            return _Done({"error": "BAD3 diverged at epoch 2"})
+        better = config.model.dropout > BASE.model.dropout
+        found = 10 + round(10 * self.gain) * better + config.seed % 3
+        score = AssetScore(
+            confusion=np.array([[found, 40 - found, 0], [20, 20, 0], [0, 0, 300]]),
+            squared_error=1.0,
+            naive_squared_error=1.0,
+        ).to_dict()
+        return _Done({"val": score, "test": score})
+
+
+class _Done:
+    """A finished task."""
+
+    def __init__(self, value: dict[str, Any]) -> None:
+        self.value = value
+
+
+def _with_assets(sweep: SweepFolder, held_out: int) -> Any:
+    from dataclasses import replace
+
+    return replace(sweep.plan, held_out=[f"HLD{one}" for one in range(held_out)])
+
+
+def test_a_winner_that_holds_up_is_adopted(small_lake: Path, tmp_path: Path) -> None:
+    """The finalists are the best trials and trial 0; winner and trial 0 are compared on every held-out asset."""
+    bench = Bench(searched(small_lake, tmp_path), gain=1.0)
+    outcome = bench.conclude()
+    assert outcome.verdict.adopted
+    assert outcome.verdict.gain is not None
+    assert outcome.verdict.gain.num_assets == 8
+    assert len(outcome.finalists) == 4
+    cohort, seeds = set(bench.sweep.plan.cohort), 3
+    on_cohort = [job for job in bench.started if job[0] in cohort]
+    assert len(on_cohort) == len(set(on_cohort)) == 4 * seeds * len(cohort)
+    assert len(bench.started) - len(on_cohort) == 2 * seeds * 8
+
+
+def test_a_lead_that_is_gone_under_fresh_seeds_keeps_the_defaults(small_lake: Path, tmp_path: Path) -> None:
+    """Then no held-out asset is trained at all."""
+    bench = Bench(searched(small_lake, tmp_path), gain=-0.5)
+    outcome = bench.conclude()
+    assert not outcome.verdict.adopted
+    assert "no trial beats trial 0 over 3 fresh seeds" in outcome.verdict.reason
+    assert not [job for job in bench.started if job[0].startswith("HLD")]
+
+
+def test_a_second_driver_trains_nothing_again_and_concludes_the_same(small_lake: Path, tmp_path: Path) -> None:
+    """Also if the first one was stopped half-way: what the ledger holds is used."""
+    bench = Bench(searched(small_lake, tmp_path), gain=1.0)
+    first = bench.conclude()
+    lines = bench.sweep.run.ledger.read_bytes().splitlines(keepends=True)
+    bench.started.clear()
+    assert bench.conclude() == first
+    assert bench.started == []
+    bench.sweep.run.ledger.write_bytes(b"".join(lines[:-20]))
+    assert bench.conclude() == first
+    assert len(bench.started) == 20
+
+
+def test_a_winner_that_cannot_train_an_asset_is_not_adopted(small_lake: Path, tmp_path: Path) -> None:
+    """However good it is on the others; the asset is named."""
+    bench = Bench(searched(small_lake, tmp_path), gain=1.0)
+    bench.sweep.plan.held_out.append("BAD3")  # type: ignore[attr-defined]
+    verdict = bench.conclude().verdict
+    assert not verdict.adopted
+    assert "cannot train BAD3" in verdict.reason
+
+
+@pytest.mark.parametrize("gain", [1.0, -0.5])
+def test_choices_per_asset_are_judged_on_their_own_test_parts(small_lake: Path, tmp_path: Path, gain: float) -> None:
+    """Three assets are too few to leave the defaults for; each still gets its choice."""
+    sweep = searched(small_lake, tmp_path, per_asset=True)
+    records = read_trials(sweep.journal)
+    assert all("assets" in one.attributes for one in records if one.state == "complete")
+    outcome = Bench(sweep, gain=gain).conclude()
+    assert {one.ticker for one in outcome.choices} == set(sweep.plan.cohort)
+    assert outcome.asset_verdict is not None
+    assert "only 3 assets" in outcome.asset_verdict.reason
