@@ -4,7 +4,8 @@ For each seed one pooled model is trained, and every asset both from scratch and
 same calendar cut, so that every test window is the same and none was trained on by anybody. Predictions are averaged
 over nothing: each seed's are judged, then the figures are averaged over seeds. Intervals are 95 %, from resampling
 blocks of 20 sessions for all assets and arms together: assets of one session are no independent evidence.
-Without --lake markets with a planted signal are simulated, one per seed.
+Without --lake markets with a planted signal are simulated, one per seed. With --shorten N the assets that are trained alone
+have only their last N sessions before the cut, for themselves and in the pooled model: what a young asset has.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +27,9 @@ import pyarrow.compute as pc
 
 from b3dist.config import Config, TrainingConfig
 from b3dist.data.lake import Lake, ingest
-from b3dist.data.pooled import load_pooled
+from b3dist.data.pooled import PooledData, load_pooled, pool_histories
 from b3dist.data.simulator import simulate
-from b3dist.data.windows import AssetData
+from b3dist.data.windows import BAR_COLUMNS, AssetData, read_history
 from b3dist.errors import InsufficientDataError
 from b3dist.recipes import pooled
 from b3dist.training.asset import load_asset, tabulate_predictions
@@ -81,12 +83,16 @@ def run_seed(seed: int, arguments: argparse.Namespace) -> SeedResult:
         config = dataclasses.replace(pooled().with_overrides(arguments.overrides), seed=seed)
         started = time.process_time()
         data = load_pooled(lake, table["ticker"], config.data)
+        young: date | None = None
+        if arguments.shorten:
+            data, young = shorten(lake, data, arguments)
         fitting = PooledFitting(data, config)
         for _ in fitting.epochs():
             pass
         model = fitting.best_model()
         result.seconds["pooled"] = time.process_time() - started
-        cut = dataclasses.replace(config, data=data.config, training=TrainingConfig())
+        alone = dataclasses.replace(data.config, from_session=young)
+        cut = dataclasses.replace(config, data=alone, training=TrainingConfig())
         for number, asset in enumerate(data.assets):
             if not len(asset.test):
                 continue
@@ -108,6 +114,21 @@ def run_seed(seed: int, arguments: argparse.Namespace) -> SeedResult:
                 run_asset(lake, asset.ticker, initial, cut, result)
         print(f"seed {seed}: {result.seconds}", file=sys.stderr, flush=True)
     return result
+
+
+def shorten(lake: Lake, data: PooledData, arguments: argparse.Namespace) -> tuple[PooledData, date]:
+    """The same data under the same cut, with young assets, and the first session that these have."""
+    calendar = lake.calendar()
+    before = int(np.searchsorted(calendar, np.datetime64(data.config.validation_from)))  # type: ignore[arg-type]
+    first: date = calendar[before - arguments.shorten].astype(object)
+    histories = []
+    for number, asset in enumerate(data.assets):
+        bars = lake.bars(asset.ticker, BAR_COLUMNS)
+        columns = {name: bars[name].to_numpy() for name in BAR_COLUMNS}
+        young = number % arguments.every == 0 and bool(len(asset.test))
+        own = dataclasses.replace(data.config, from_session=first, min_sessions=1) if young else data.config
+        histories.append(read_history(asset.ticker, columns, calendar, own))
+    return pool_histories(histories, data.config), first
 
 
 def run_asset(lake: Lake, ticker: str, initial: InitialModel, cut: Config, result: SeedResult) -> None:
@@ -208,6 +229,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--signal", type=float, default=0.15)
     parser.add_argument("--every", type=int, default=1, help="Train every n-th asset alone; the pooled model sees all.")
+    parser.add_argument("--shorten", type=int, default=0, help="Sessions before the cut of assets trained alone.")
     parser.add_argument("--processes", type=int, default=None)
     parser.add_argument("--set", dest="overrides", action="append", default=[])
     arguments = parser.parse_args()
