@@ -4,8 +4,8 @@ For each seed one pooled model is trained, and every asset both from scratch and
 same calendar cut, so that every test window is the same and none was trained on by anybody. Predictions are averaged
 over nothing: each seed's are judged, then the figures are averaged over seeds. Intervals are 95 %, from resampling
 blocks of 20 sessions for all assets and arms together: assets of one session are no independent evidence.
-Without --lake markets with a planted signal are simulated, one per seed. With --shorten N the assets that are trained alone
-have only their last N sessions before the cut, for themselves and in the pooled model: what a young asset has.
+Without --lake markets with a planted signal are simulated, one per seed. With --shorten N the assets that are trained
+alone have only their last N sessions before the cut, for themselves and in the pooled model: as a young asset has.
 """
 
 import argparse
