@@ -14,7 +14,7 @@ last bits of a gradient, and a model's must not depend on the pack it is in."""
 MOST_MODELS = 512
 """Models per stack at most: a pack's assets are lost together when its worker is killed."""
 CPU_MODELS = 8
-"""Models per stack on a CPU, where more run no faster (docs/benchmarks.md)."""
+"""Models per stack on a CPU: 17 and 64 ran no faster in one run each (docs/benchmarks.md)."""
 _SLACK = 1.3
 """What the allocator and the library take beyond the tensors counted, and temporaries."""
 
