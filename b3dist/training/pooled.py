@@ -1,9 +1,9 @@
 """Fit one model over all assets, data-parallel: the numerical core, which knows torch.distributed but no Ray.
 
 A step's global batch is a fixed set of windows, cut into micro-batches whose number, size and dropout masks do not
-depend on the workers. Worker w computes those numbered w, w + size, ...; each writes its gradient into a row of its
-own of one buffer, whose other rows are zero on that worker. One all-reduce then is exact (x + 0 = x), every worker sums
-the rows in the same order, and the weights are the same to the bit for any number of workers.
+depend on the workers. Each worker computes a run of neighbouring ones and writes each one's gradient into its row of
+one buffer; the rows are exchanged as they are, every worker sums all of them in the same order, and the weights are
+the same to the bit for any number of workers.
 """
 
 import hashlib
@@ -42,7 +42,7 @@ class Workers:
         self.rank = torch.distributed.get_rank() if grouped else 0
         self.size = torch.distributed.get_world_size() if grouped else 1
         self.waited_s = 0.0
-        """Seconds in all-reduce, waiting for slower workers included; CPU only."""
+        """Seconds in exchanging gradients and predictions, waiting for slower workers included; CPU only."""
 
     def combine(self, parts: Tensor) -> None:
         """Fill in, in place, what other workers computed: parts is zero wherever this worker computed nothing."""
@@ -51,6 +51,16 @@ class Workers:
         started = time.perf_counter()
         torch.distributed.all_reduce(parts)
         if parts.device.type == "cpu":
+            self.waited_s += time.perf_counter() - started
+
+    def exchange(self, rows: Tensor) -> None:
+        """Fill in, in place, the other workers' rows: (size x m, ...), of which worker w has m from w x m on."""
+        if self.size == 1:
+            return
+        started = time.perf_counter()
+        blocks = list(rows.chunk(self.size))
+        torch.distributed.all_gather(blocks, blocks[self.rank].clone())
+        if rows.device.type == "cpu":
             self.waited_s += time.perf_counter() - started
 
     def mine[T](self, items: "list[T] | tuple[T, ...]") -> Iterator[tuple[int, T]]:
@@ -123,7 +133,9 @@ class PooledFitting:
         self.model.to(self.device)
         self.weights, self.gradient = flatten_parameters(self.model)
         self.optimizer = FlatAdam(self.weights, self.gradient, config.training)
-        self.gradients = torch.zeros(self.num_micro_batches, len(self.weights) + 1, device=self.device)
+        self.block = math.ceil(self.num_micro_batches / self.workers.size)
+        """Micro-batches of one worker; the last worker may have fewer."""
+        self.gradients = torch.zeros(self.block * self.workers.size, len(self.weights) + 1, device=self.device)
         """A row per micro-batch: its share of the step's gradient, and of the step's loss."""
         self.stepping_s = 0.0
         """Seconds in training steps, all-reduce included; the rest of an epoch is validation."""
@@ -225,13 +237,14 @@ class PooledFitting:
         training = self.config.training
         drawn = draw_epoch(self.sampling, training.sampler, self._generator(epoch)).to(self.device)
         total = torch.zeros((), dtype=torch.float64, device=self.device)
+        mine = slice(self.workers.rank * self.block, (self.workers.rank + 1) * self.block)
         for step, batch in enumerate(torch.split(drawn, training.batch_size)):
-            self.gradients.zero_()
-            for number, windows in self.workers.mine(torch.split(batch, training.micro_batch)):
+            self.gradients[mine].zero_()
+            for number, windows in list(enumerate(torch.split(batch, training.micro_batch)))[mine]:
                 masks = draw_dropout_masks(len(windows), self.config.model, self._generator(epoch, step, number))
                 self._backward(windows, masks.to(self.device), len(windows) / len(batch), self.gradients[number])
-            self.workers.combine(self.gradients)
-            summed = self.gradients.sum(dim=0)
+            self.workers.exchange(self.gradients)
+            summed = self.gradients[: self.num_micro_batches].sum(dim=0)
             self.gradient.copy_(summed[:-1])
             self.optimizer.step()
             total += summed[-1] * len(batch)
