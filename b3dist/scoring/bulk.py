@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 import torch
 
 from b3dist.data.lake import Lake
-from b3dist.errors import StorageError
+from b3dist.errors import DataError, StorageError
 from b3dist.release import Release
 from b3dist.scoring.history import Span, count_left_out, score_history
 from b3dist.scoring.models import ReleasedModels, Which
@@ -186,6 +186,10 @@ def _score_asset(
         return Scored(
             table=SCORES.empty_table(), skipped=[Skipped(ticker=ticker, reason=f"the lake has no bars of {ticker}")]
         )
+    try:
+        models.require_basis(ticker, calendar)
+    except DataError as error:
+        return Scored(table=SCORES.empty_table(), skipped=[Skipped(ticker=ticker, reason=error.message)])
     rows = rows_of_lake(ticker, columns, calendar, models.of[ticker], models.data(ticker))
     table, left_out = score_history(models, rows, span), count_left_out(rows, span)
     skipped = []

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from b3dist.config import DataConfig
 from b3dist.data.schema import ACTIONS
-from b3dist.errors import UnknownTickerError
+from b3dist.errors import DataError, UnknownTickerError
 from b3dist.release import Release, ReleasedModel
 from b3dist.scoring.forward import StackedModels
 
@@ -84,6 +84,27 @@ class ReleasedModels:
         model = self.of[ticker]
         outputs = self._stacks[model.group].of_one(model.slot, windows, starts)
         return _decode(outputs, model.return_target.mean, model.return_target.scale)
+
+    def require_basis(self, ticker: str, calendar: npt.NDArray[np.datetime64]) -> None:
+        """Refuse a lake that ends before a model's anchor: it may lack a share event between the two.
+
+        Prices are taken at the anchor's basis, price x adjustment(t) / adjustment(anchor), and such a lake does not
+        know the second. A naive model's inputs do not matter.
+
+        Args:
+            ticker: of the release.
+            calendar: the lake's sessions, ascending; without any there are no bars to score.
+
+        Raises:
+            DataError: names the lake's last session and the anchor.
+        """
+        anchor = self.of[ticker].anchor
+        if self.source[ticker] == "naive" or not len(calendar) or calendar[-1] >= np.datetime64(anchor, "D"):
+            return
+        raise DataError(
+            f"the lake ends on {calendar[-1]}, before {ticker}'s anchor {anchor}: its price basis is unknown",
+            hint=f"ingest B3's files up to {anchor} at least, or use a release of a lake that ends earlier",
+        )
 
     def unknown(self, ticker: str, known: Collection[str] | None = None) -> UnknownTickerError:
         """The error for a ticker without a model, with the nearest ones."""

@@ -88,7 +88,7 @@ class Scorer:
         Raises:
             UnknownTickerError: the release has no such ticker.
             TooFewSessionsError: its history up to then, or since its last gap, is too short for a window.
-            DataError: a bar of it is impossible.
+            DataError: a bar of it is impossible, or the lake ends before the model's anchor.
         """
         asset = self._asset(ticker)
         if asset is None:
@@ -96,6 +96,7 @@ class Scorer:
             raise TooFewSessionsError(f"the lake has no bars of {ticker}", needed=needed, found=0)
         if as_of is None and asset.newest is not None:
             return asset.newest
+        self._models.require_basis(ticker, self.calendar)
         position = len(self.calendar) - 1
         if as_of is not None:
             position = int(np.searchsorted(self.calendar, np.datetime64(as_of, "D"), side="right")) - 1
@@ -120,9 +121,11 @@ class Scorer:
         Raises:
             UnknownTickerError: the release has no such ticker.
             TooFewSessionsError: fewer bars than one window takes, or a gap in it.
-            DataError: a bad value; the message names field, row and session.
+            DataError: a bad value; the message names field, row and session. Or the lake ends before the model's
+                anchor.
         """
         asset = self._asset(ticker)
+        self._models.require_basis(ticker, self.calendar)
         columns = check_bars(ticker, bars)
         data, sessions = self._models.data(ticker), columns["session"]
         warm_up = INVALID_ROWS if whole_history else WARMUP_SESSIONS
@@ -203,8 +206,10 @@ class Scorer:
 
         Raises:
             UnknownTickerError: the release has no such ticker.
+            DataError: the lake ends before the model's anchor.
         """
         asset = self._asset(ticker)
+        self._models.require_basis(ticker, self.calendar)
         return SCORES.empty_table() if asset is None else score_history(self._models, asset.rows, (first, last))
 
     def _asset(self, ticker: str) -> _Resident | None:
@@ -217,6 +222,10 @@ class Scorer:
         rows = rows_of_lake(ticker, columns, self.calendar, self._models.of[ticker], self._models.data(ticker))
         end = len(rows.sessions) - 1
         newest = self._window(rows, end, len(self.calendar) - 1) if rows.usable[end] else None
+        try:
+            self._models.require_basis(ticker, self.calendar)
+        except DataError:
+            newest = None  # `locate` says why
         return _Resident(rows=rows, adjustment=columns["adjustment"].astype(np.float64), newest=newest)
 
     def _window(self, rows: AssetRows, end: int, position: int) -> Window:

@@ -9,10 +9,13 @@ import pyarrow as pa
 import pytest
 
 from b3dist.data.cotahist import read_cotahist, write_cotahist
+from b3dist.data.features import INPUT_COLUMNS
 from b3dist.data.lake import Lake, ingest
 from b3dist.data.simulator import simulate
+from b3dist.errors import DataError
 from b3dist.release import Release
 from b3dist.scoring import Scorer
+from b3dist.scoring.bulk import score_span, write_scores
 from tests.release.releases import make_release
 from tests.scoring.test_scorer import numbers
 
@@ -110,6 +113,28 @@ def test_a_day_before_the_anchor_is_scored_at_the_anchors_basis(
     close = window.rows[-1, -1] * model.scaler.scale[-1] + model.scaler.mean[-1]  # feature set v1 ends with the close
     assert close == pytest.approx(window.price / 1.1, rel=1e-5)
     assert len(scorer.score([window])) == 1
+
+
+def test_a_lake_that_ends_before_the_anchor_is_refused(small_lake: Path, release: Release, tmp_path: Path) -> None:
+    """It lacks a bonus that lies before the anchor: every way of scoring names both days, none gives a number."""
+    day, anchor = Lake(small_lake).calendar()[150].astype(object), release.assets[EARLY_SPLIT].served.anchor
+    short = truncated(small_lake.parent / "files", day, tmp_path / "files")
+    said = f"the lake ends on {day}, before {EARLY_SPLIT}'s anchor {anchor}: its price basis is unknown"
+    scorer = Scorer(release, short)
+    for as_of in (None, day, date(2099, 1, 1)):
+        with pytest.raises(DataError, match=said):
+            scorer.locate(EARLY_SPLIT, as_of)
+    ever = (date(1990, 1, 1), day)
+    with pytest.raises(DataError, match=said):
+        scorer.history(EARLY_SPLIT, *ever)
+    bars = Lake(small_lake).bars(EARLY_SPLIT, ["session", *INPUT_COLUMNS])
+    columns = {name: bars[name].to_numpy() for name in bars}
+    with pytest.raises(DataError, match=said):
+        scorer.window_of_bars(EARLY_SPLIT, columns, adjusted=True, whole_history=True)
+    table, skipped = scorer.score_all()
+    assert not len(table) and said in {one.reason for one in skipped}
+    totals = write_scores(tmp_path / "scores.parquet", score_span(release, short, ever))
+    assert totals.rows == 0 and said in {one.reason for one in totals.skipped}
 
 
 def test_real_files_and_a_later_real_split(shared_data: Path, tmp_path: Path) -> None:
