@@ -93,17 +93,32 @@ def read_aliases(releases: Path) -> Aliases:
                 hint="use the version of b3dist that wrote it",
             )
         return Aliases(
-            current={alias: Pointer(**one) for alias, one in content["current"].items()},
+            current={alias: _pointer(one) for alias, one in content["current"].items()},
             previous={
-                alias: tuple(Pointer(**one) for one in history) for alias, history in content["previous"].items()
+                alias: tuple(_pointer(one) for one in _require(list, history))
+                for alias, history in content["previous"].items()
             },
         )
     except (FileNotFoundError, NotADirectoryError):
         return Aliases()
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ReleaseError(
             f"{path} is damaged: {error!r}", hint="delete it and promote again: the releases are untouched"
         ) from error
+
+
+def _pointer(entry: Any) -> Pointer:
+    pointer = Pointer(**_require(dict, entry))
+    for name, value in vars(pointer).items():
+        if not (_require(str, value) and value.isascii()):
+            raise ValueError(f"{name} is {value!r}, expected a name")
+    return pointer
+
+
+def _require[T](kind: type[T], value: Any) -> T:
+    if not isinstance(value, kind):
+        raise TypeError(f"expected {kind.__name__}, got {value!r:.100}")
+    return value
 
 
 def write_aliases(releases: Path, aliases: Aliases) -> None:

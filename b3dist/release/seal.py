@@ -35,7 +35,7 @@ def read_manifest(path: Path) -> tuple[dict[str, Any], str]:
     try:
         manifest: dict[str, Any] = json.loads(raw)
         version = manifest["schema_version"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ReleaseError(f"{path / MANIFEST} is no manifest: {error!r}", hint=RESTORE) from error
     if version != SCHEMA_VERSION:
         raise ReleaseError(

@@ -51,6 +51,7 @@ class Follower:
         self._pending = False
         self._failed = False
         self._error = ""
+        self._blind = ""
         self._num_replicas = 0
         self.release: str | None = None
         """Release that all replicas served when last asked."""
@@ -75,7 +76,7 @@ class Follower:
 
     def step(self) -> None:
         """Look once; to be called about every second."""
-        seen = dataclasses.replace(self._watch.look(), fallback=self._asked.fallback, attempt=self._asked.attempt)
+        seen = self._look()
         if seen != self._asked:
             self._deploy(dataclasses.replace(seen, fallback=self.release, attempt=0))
         elif self._pending:
@@ -83,6 +84,20 @@ class Follower:
         elif self._failed and time.monotonic() - self._asked_at > RETRY_AFTER_S:
             self._deploy(dataclasses.replace(self._asked, attempt=self._asked.attempt + 1))
         self._count_replicas()
+
+    def _look(self) -> Served:
+        """What should be served now; what was asked for last where that cannot be found out, which is told once."""
+        try:
+            seen = self._watch.look()
+        except Exception as error:  # noqa: BLE001  whatever a damaged file can raise: what is served serves on
+            reason = f"{type(error).__name__}: {error}"
+            if reason != self._blind:
+                self._blind = reason
+                still = f"; {self.release} serves on" if self.release else ""
+                self._say(f"cannot take over what is named now: {reason}{still}")
+            return self._asked
+        self._blind = ""
+        return dataclasses.replace(seen, fallback=self._asked.fallback, attempt=self._asked.attempt)
 
     def _count_replicas(self) -> None:
         """Say so when a replica died, came back, or the load changed their number."""

@@ -316,9 +316,34 @@ def test_promotions_at_once_lose_nothing(store: ReleaseStore, ids: dict[str, str
         assert store.resolve("challenger") == expected
 
 
-def test_damaged_aliases_are_said(store: ReleaseStore, ids: dict[str, str]) -> None:
-    """A torn or foreign aliases.json is named, with what to do."""
-    for text in ("{", "[]", '{"schema_version": 1}', '{"schema_version": 9}'):
-        (store.path / "aliases.json").write_text(text)
-        with pytest.raises(ReleaseError, match=r"aliases\.json (is damaged|has schema version 9)"):
-            store.aliases()
+def damaged_pointer(**fields: Any) -> str:
+    """An aliases.json whose champion has other fields."""
+    pointer = {"release_id": "a", "manifest_sha256": "b", "promoted_at": "c", **fields}
+    return json.dumps({"schema_version": 1, "current": {"champion": pointer}, "previous": {}})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        "[]",
+        '{"schema_version": 1}',
+        '{"schema_version": 9}',
+        "[" * 100_000,
+        '{"schema_version": 1, "current": {"champion": null}, "previous": {}}',
+        '{"schema_version": 1, "current": {}, "previous": {"champion": ""}}',
+        '{"schema_version": 1, "current": {}, "previous": {"champion": {}}}',
+        damaged_pointer(release_id=None),
+        damaged_pointer(release_id=["x"]),
+        damaged_pointer(release_id=""),
+        damaged_pointer(release_id="\ud800"),
+        damaged_pointer(manifest_sha256=1),
+        damaged_pointer(promoted_at={}),
+        damaged_pointer(more=1),
+    ],
+)
+def test_damaged_aliases_are_said(text: str, tmp_path: Path) -> None:
+    """A torn, foreign or edited aliases.json is named in one sentence, with what to do."""
+    (tmp_path / "aliases.json").write_text(text)
+    with pytest.raises(ReleaseError, match=r"aliases\.json (is damaged|has schema version 9)"):
+        ReleaseStore(tmp_path).list()

@@ -243,15 +243,33 @@ def test_what_cannot_be_served_at_the_start_is_an_error(desk: Desk) -> None:
         following(desk, desk.first.release_id)
 
 
-def test_damaged_aliases_are_told_by_the_replicas(desk: Desk) -> None:
+@pytest.mark.parametrize("content", ["{", "[" * 100_000, '{"schema_version": 1, "current": {"champion": []}}'])
+def test_damaged_aliases_are_told_by_the_replicas(desk: Desk, content: str) -> None:
     """The watch judges nothing; what was champion serves on."""
     desk.promote(desk.first.release_id)
     _, follower, said = following(desk, "champion")
-    (desk.releases / "aliases.json").write_text("{")
+    (desk.releases / "aliases.json").write_text(content)
     follower.step()
     follower.step()
     assert "aliases.json" in said[-1]
     assert follower.release == desk.first.release_id
+
+
+def test_a_look_that_fails_is_told_once(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever looking raises, what is served serves on, and the next look is taken."""
+    endpoint, follower, said = following(desk, desk.first.release_id)
+    with monkeypatch.context() as broken:
+        broken.setattr(Watch, "look", lambda _watch: [][0])
+        follower.step()
+        follower.step()
+    assert said[1:] == [
+        f"cannot take over what is named now: IndexError: list index out of range; {desk.first.release_id} serves on"
+    ]
+    desk.ingest_newest_year()
+    follower.step()
+    follower.step()
+    assert len(endpoint.deployed) == 2
+    assert said[-1].startswith("serving release")
 
 
 @pytest.fixture
