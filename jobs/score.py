@@ -60,7 +60,7 @@ def score(
     )
     with score_progress(sum(map(len, plan.parts))) as report:
         manifest = drive_scores(plan, out, address=address, debug=debug, on_progress=report)
-    facts = ("rows", "release_id", "lake_manifest_hash", "assets", "stale", "skipped", "left_out")
+    facts = ("rows", "release_id", "lake_manifest_hash", "assets", "stale", "in_sample", "skipped", "left_out")
     payload = {name: manifest[name] for name in facts}
     payload |= {"seconds": round(time.perf_counter() - started, 3), "path": str(out), "parts": len(plan.parts)}
     return Answer(payload=payload, show=lambda console: show(console, payload))

@@ -109,6 +109,13 @@ def show(console: Console, payload: dict[str, Any]) -> None:
         value = payload[name]
         shown = f"{value:,}" if isinstance(value, int) else value
         console.print(f"{name.replace('_', ' '):10} {shown}", markup=False, soft_wrap=True)
+    if payload["in_sample"]:
+        console.print(
+            f"{payload['in_sample']:,} of {payload['rows']:,} rows lie in the part their model was trained on:"
+            " no evidence of skill",
+            markup=False,
+            soft_wrap=True,
+        )
     _show_skipped(console, payload["skipped"])
     for reason, count in payload["left_out"].items():
         console.print(f"{count:,} sessions without a window: {reason}", markup=False)

@@ -56,7 +56,7 @@ class ScorePlan:
     def identity(self) -> dict[str, Any]:
         """plan.json: all that the numbers depend on, and not where release and lake lie."""
         facts = {name: value for name, value in asdict(self).items() if name not in ("release", "lake")}
-        return {"schema_version": 1, **json.loads(json.dumps(facts, default=str))}
+        return {"schema_version": 2, **json.loads(json.dumps(facts, default=str))}
 
 
 def plan_scores(
@@ -185,6 +185,7 @@ def _count(totals: Totals, path: Path, on_progress: Callable[[Totals], None] | N
     totals.rows += facts["rows"]
     totals.assets += facts["assets"]
     totals.stale += facts["stale"]
+    totals.in_sample += facts["in_sample"]
     totals.skipped += [Skipped(**entry) for entry in facts["skipped"]]
     totals.left_out += Counter(facts["left_out"])
     if on_progress is not None:

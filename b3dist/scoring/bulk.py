@@ -33,7 +33,7 @@ from b3dist.scoring.windows import Skipped
 ROWS_PER_GROUP: Final = 65_536
 """Of the Parquet file: what is kept back until it is written."""
 FACTS: Final = b"b3dist.scores"
-"""Key in the Parquet file's metadata: JSON with rows, assets, stale, skipped and left_out."""
+"""Key in the Parquet file's metadata: JSON with rows, assets, stale, in_sample, skipped and left_out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +55,8 @@ class Totals:
 
     rows: int = 0
     stale: int = 0
+    in_sample: int = 0
+    """Rows in the part that their model was trained on."""
     assets: int = 0
     skipped: list[Skipped] = field(default_factory=list)
     left_out: Counter[str] = field(default_factory=Counter)
@@ -64,6 +66,7 @@ class Totals:
         return {
             "assets": self.assets,
             "stale": self.stale,
+            "in_sample": self.in_sample,
             "skipped": [asdict(skipped) for skipped in self.skipped],
             "left_out": dict(sorted(self.left_out.items())),
         }
@@ -72,6 +75,7 @@ class Totals:
         """Count one more."""
         self.rows += len(scored.table)
         self.stale += int(np.count_nonzero(scored.table["stale"].to_numpy()))
+        self.in_sample += int(np.count_nonzero(scored.table["in_sample"].to_numpy()))
         self.assets += scored.assets
         self.skipped += scored.skipped
         self.left_out += scored.left_out

@@ -35,6 +35,7 @@ def score_history(models: ReleasedModels, rows: AssetRows, span: Span) -> pa.Tab
         source=[models.source[rows.ticker]] * len(ends),
         age_sessions=np.zeros(len(ends), dtype=np.int32),
         stale_after=0,
+        in_sample=models.in_sample([rows.ticker] * len(ends), rows.sessions[ends]),
     )
 
 

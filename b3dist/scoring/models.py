@@ -49,6 +49,11 @@ class ReleasedModels:
         wanted = sorted(release.assets if tickers is None else set(tickers))
         self.of: dict[str, ReleasedModel] = {ticker: getattr(release.assets[ticker], which) for ticker in wanted}
         self.source = {ticker: release.assets[ticker].source for ticker in wanted}
+        never = np.datetime64("NaT", "D")  # no session is at or before it
+        self._seen_until = {
+            ticker: never if self.source[ticker] == "naive" else np.datetime64(model.anchor, "D")
+            for ticker, model in self.of.items()
+        }
         self._groups = release.groups
         self._stacks, self._mean, self._scale = {}, {}, {}
         for index in sorted({model.group for model in self.of.values()}):
@@ -84,6 +89,14 @@ class ReleasedModels:
         model = self.of[ticker]
         outputs = self._stacks[model.group].of_one(model.slot, windows, starts)
         return _decode(outputs, model.return_target.mean, model.return_target.scale)
+
+    def in_sample(self, tickers: Sequence[str], sessions: npt.NDArray[np.datetime64]) -> npt.NDArray[np.bool_]:
+        """Whether each of N windows, by its last session (N,), lies in the part that its model was trained on: (N,).
+
+        That part ends at the anchor; of a refitted model it is the whole history there was. A naive one has seen none.
+        """
+        seen: npt.NDArray[np.bool_] = sessions <= np.array([self._seen_until[ticker] for ticker in tickers])
+        return seen
 
     def require_basis(self, ticker: str, calendar: npt.NDArray[np.datetime64]) -> None:
         """Refuse a lake that ends before a model's anchor: it may lack a share event between the two.

@@ -165,16 +165,18 @@ class Scorer:
             return SCORES.empty_table()
         assert all(window.release_id == self.release_id for window in windows), "windows of another release"
         tickers = [window.ticker for window in windows]
+        sessions = np.array([window.session for window in windows], dtype="datetime64[D]")
         return tabulate_scores(
             self._models.predict(tickers, [window.rows for window in windows]),
             tickers=tickers,
-            sessions=np.array([window.session for window in windows], dtype="datetime64[D]"),
+            sessions=sessions,
             price=np.array([window.price for window in windows]),
             release_id=self.release_id,
             model_sha256=[self._models.of[ticker].model_sha256 for ticker in tickers],
             source=[self._models.source[ticker] for ticker in tickers],
             age_sessions=np.array([window.age_sessions for window in windows], dtype=np.int32),
             stale_after=self.stale_after,
+            in_sample=self._models.in_sample(tickers, sessions),
         )
 
     def score_all(

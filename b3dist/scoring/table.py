@@ -26,6 +26,7 @@ SCORES: Final = pa.schema(
         ("source", pa.string()),  # own, pooled or naive: how far down the ladder the model was found
         ("age_sessions", pa.int32()),  # exchange sessions between `session` and the one asked for
         ("stale", pa.bool_()),  # older than the scorer's limit
+        ("in_sample", pa.bool_()),  # the model was trained on this very session: no evidence of skill
     ]
 )
 """One row per scored window."""
@@ -42,6 +43,7 @@ def tabulate_scores(
     source: Sequence[str],
     age_sessions: npt.NDArray[np.int32],
     stale_after: int,
+    in_sample: npt.NDArray[np.bool_],
 ) -> pa.Table:
     """Scores of N windows.
 
@@ -55,6 +57,7 @@ def tabulate_scores(
         source: N of them.
         age_sessions: (N,).
         stale_after: exchange sessions beyond which a score is stale.
+        in_sample: (N,) of `ReleasedModels.in_sample`.
     """
     probabilities = predictions.probabilities
     actions = pa.array(ACTIONS, pa.string()).take(pa.array(probabilities.argmax(axis=1)))
@@ -71,5 +74,6 @@ def tabulate_scores(
         pa.array(source, pa.string()),
         pa.array(age_sessions),
         pa.array(age_sessions > stale_after),
+        pa.array(in_sample),
     ]
     return pa.Table.from_arrays(columns, schema=SCORES)

@@ -60,12 +60,13 @@ def _locate(catalogue: Catalogue, question: Question) -> Window | B3distError:
 
 def _prediction(row: dict[str, Any], as_of: date) -> dict[str, Any]:
     """A row as PredictAnswer."""
-    kept = ("return_pred", "price", "price_pred", "release_id", "model_sha256", "source", "age_sessions", "stale")
+    kept = ("return_pred", "price", "price_pred", "release_id", "model_sha256", "source")
+    freshness = ("age_sessions", "stale", "in_sample")
     return {
         "ticker": row["ticker"],
         "as_of": as_of.isoformat(),
         "session": row["session"],
         "action": row["action"],
         "probabilities": {name: row[f"p_{name}"] for name in ACTIONS},
-        **{name: row[name] for name in kept},
+        **{name: row[name] for name in (*kept, *freshness)},
     }

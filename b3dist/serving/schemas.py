@@ -127,6 +127,10 @@ SourceOf = Annotated[
 ]
 Age = Annotated[int, Field(ge=0, description="Exchange sessions from `session` to as_of: 0 if it traded then.")]
 Stale = Annotated[bool, Field(description="The asset has not traded for too many sessions to act on this.")]
+InSample = Annotated[
+    bool,
+    Field(description="`session` lies in the part this model was trained on, so the row is no evidence of skill."),
+]
 
 
 class PredictAnswer(Answer):
@@ -144,6 +148,7 @@ class PredictAnswer(Answer):
     source: SourceOf
     age_sessions: Age
     stale: Stale
+    in_sample: InSample
 
 
 class Row(Answer):
@@ -162,6 +167,7 @@ class Row(Answer):
     source: SourceOf
     age_sessions: Age
     stale: Stale
+    in_sample: InSample
 
 
 class Skipped(BaseModel):

@@ -39,6 +39,9 @@ def test_a_range_is_written_with_the_contracts_columns(score: Callable[..., Outc
     assert answer["seconds"] > 0 and answer["release_id"] == released.release_id
     assert (answer["assets"], answer["skipped"], answer["left_out"]) == (3, [], {})
     assert {str(session)[:4] for session in table["session"].to_pylist()} == {"2018"}
+    assert 0 < answer["in_sample"] == sum(table["in_sample"].to_pylist()) < len(table)
+    said = f"{answer['in_sample']} of {len(table)} rows lie in the part their model was trained on"
+    assert said in score("--history", "2018-01-01:2018-12-31").stdout
 
 
 def test_one_day_and_some_tickers(score: Callable[..., Outcome]) -> None:

@@ -1,11 +1,14 @@
 """Scores of a release: what was evaluated is what is served, and no window's score depends on its company."""
 
+import dataclasses
 from datetime import date, timedelta
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
+from b3dist.data.lake import Lake
 from b3dist.errors import TooFewSessionsError, UnknownTickerError
 from b3dist.release import Release
 from b3dist.scoring import Scorer, Window
@@ -59,10 +62,8 @@ def test_the_same_call_gives_the_same_bits(scorer: Scorer) -> None:
     assert first.schema.equals(SCORES)
 
 
-def test_prices_are_as_traded_and_multiplied(scorer: Scorer, small_lake: str) -> None:
+def test_prices_are_as_traded_and_multiplied(scorer: Scorer, small_lake: Path) -> None:
     """Price is the lake's close of that session; price_pred is it times one plus the predicted return."""
-    from b3dist.data.lake import Lake
-
     lake = Lake(small_lake)
     scores, skipped = scorer.score_all()
     assert not skipped
@@ -79,6 +80,21 @@ def test_a_day_without_session_means_the_one_before(scorer: Scorer) -> None:
     assert scorer.locate("SIMA3", friday + timedelta(days=2)).session == friday
     assert scorer.locate("SIMA3", date(2099, 1, 1)).session == newest
     assert scorer.locate("SIMA3").session == newest
+
+
+def test_rows_that_a_model_was_trained_on_are_marked(scorer: Scorer, release: Release, small_lake: Path) -> None:
+    """Up to its anchor and no further, one by one and as a history; a naive model was trained on nothing."""
+    anchor = release.assets["SIMA3"].served.anchor
+    history = scorer.history("SIMA3", date(1990, 1, 1), date(2100, 1, 1))
+    expected = [session <= anchor for session in history["session"].to_pylist()]
+    assert history["in_sample"].to_pylist() == expected and len(set(expected)) == 2
+    after = next(session for session in history["session"].to_pylist() if session > anchor)
+    scores = scorer.score([scorer.locate("SIMA3", day) for day in (anchor, after)])
+    assert scores["in_sample"].to_pylist() == [True, False]
+    naive = {**release.assets, "SIMA3": dataclasses.replace(release.assets["SIMA3"], source="naive")}
+    unseen = Scorer(dataclasses.replace(release, assets=naive), Lake(small_lake))
+    assert unseen.score([unseen.locate("SIMA3", anchor)])["in_sample"].to_pylist() == [False]
+    assert not any(unseen.history("SIMA3", date(1990, 1, 1), date(2100, 1, 1))["in_sample"].to_pylist())
 
 
 def test_unknown_tickers_and_early_days_are_refused(scorer: Scorer) -> None:

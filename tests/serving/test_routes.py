@@ -124,6 +124,10 @@ def test_as_of_sees_the_last_session_before_it(client: TestClient, holder: Holde
         assert answer["as_of"] == answer["session"] == meant.isoformat()
         assert answer["age_sessions"] == 0
         assert not answer["stale"]
+        assert not answer["in_sample"]
+    anchor = holder.current.release.assets["SIMA3"].served.anchor.isoformat()
+    answer = ask(client, schemas.PredictAnswer, "POST", "/v1/predict", json={"ticker": "SIMA3", "as_of": anchor})
+    assert answer["in_sample"]
 
 
 def test_an_unknown_ticker_is_404_with_the_nearest(client: TestClient) -> None:
