@@ -28,7 +28,7 @@ class Limits:
 
 
 class BodyLimit:
-    """ASGI middleware: 413 for a body over the limit, announced by its length or found out chunk by chunk."""
+    """ASGI middleware: 413 for a body over the limit, announced or found out chunk by chunk; 400 for a bad length."""
 
     def __init__(self, app: ASGIApp, *, max_body_bytes: int) -> None:
         self.app = app
@@ -39,8 +39,14 @@ class BodyLimit:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        announced = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
-        if not announced.isdigit() or int(announced) > self._most:
+        announced = next((value for name, value in scope["headers"] if name == b"content-length"), b"0").strip()
+        if not announced.isdigit():
+            refusal = Refusal(400, "the header Content-Length is no number of bytes", hint="send decimal digits only")
+            await problem_response(refusal, scope)(scope, receive, send)
+            return
+        # By its digits first: int() refuses to read thousands of them.
+        significant = announced.lstrip(b"0") or b"0"
+        if len(significant) > len(str(self._most)) or int(significant) > self._most:
             await problem_response(self._refusal(), scope)(scope, receive, send)
             return
         received = 0

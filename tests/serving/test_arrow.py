@@ -2,13 +2,16 @@
 
 import random
 import struct
+import tracemalloc
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from starlette.testclient import TestClient
 
+from b3dist.data.features import INPUT_COLUMNS
 from b3dist.serving.holder import Holder
 from b3dist.serving.problems import ARROW
 from tests.serving.bars import columns_of, stream_of, table_of
@@ -114,3 +117,55 @@ def test_more_than_the_limits_is_422(client: TestClient, table: pa.Table) -> Non
     one_row_each = table.take(pa.array(np.arange(10_001) % 600))
     response = send(client, stream_of(one_row_each, rows=1))
     assert "10000 messages" in response.json()["error"]
+
+
+@pytest.mark.parametrize(("rows", "length"), [(1_000, 1_000), (400_000, 6_000), (400_000, 5_000_000)])
+def test_a_long_ticker_times_many_rows_is_422_and_allocates_little(client: TestClient, rows: int, length: int) -> None:
+    """As text of equal widths, or out of a dictionary, these would be gigabytes."""
+    number = pa.array(np.ones(rows, dtype=np.int8))
+    columns = dict.fromkeys(INPUT_COLUMNS, number)
+    columns["session"] = pa.array(np.zeros(rows, dtype=np.int32)).cast(pa.date32())
+    encoded = pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows, dtype=np.int8)), pa.array(["x" * length]))
+    for tickers in (pa.array(["x" * length] + ["A"] * (rows - 1)), encoded):
+        body = stream_of(pa.table({"ticker": tickers, **columns}))
+        tracemalloc.start()
+        response = send(client, body)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert (response.status_code, response.json()["field"]) == (422, "ticker")
+        assert peak < 4 * len(body) + 2**20
+
+
+def test_a_ticker_is_compared_to_its_last_byte(client: TestClient, holder: Holder) -> None:
+    """A zero byte at the end belongs to it."""
+    assert send(client, stream_of(table_of({"SIMA3\0": columns_of(holder, "SIMA3")}))).status_code == 404
+
+
+def test_dictionaries_that_are_odd(client: TestClient, table: pa.Table) -> None:
+    """A null among the values is refused and named; a ticker named twice is one ticker."""
+
+    def encoded(values: list[str | None]) -> pa.Table:
+        codes = pa.array(np.arange(table.num_rows) % 2, pa.int8())
+        return table.slice(0, 300).set_column(
+            0, "ticker", pa.DictionaryArray.from_arrays(codes.slice(0, 300), pa.array(values))
+        )
+
+    response = send(client, stream_of(encoded(["SIMA3", None])))
+    assert (response.status_code, response.json()["field"]) == (422, "ticker")
+    assert "ticker is null" in response.json()["error"]
+    response = send(client, stream_of(encoded(["SIMA3", "SIMA3"])))
+    assert [row["ticker"] for row in response.json()["rows"]] == ["SIMA3"]
+
+
+def test_a_time_of_day_is_422_and_midnight_is_a_session(client: TestClient, table: pa.Table) -> None:
+    """By the clock of the column's own zone."""
+    dates = table["session"].cast(pa.timestamp("s")).combine_chunks()
+    zone = "America/Sao_Paulo"
+    noon = pc.add(dates, pa.scalar(12 * 3600, pa.duration("s")))
+    local = pc.assume_timezone(dates, zone, nonexistent="latest")
+    for sessions, status in ((dates, 200), (local, 200), (noon, 422), (dates.cast(pa.timestamp("s", zone)), 422)):
+        response = send(client, stream_of(table.set_column(table.column_names.index("session"), "session", sessions)))
+        assert response.status_code == status, response.text
+        if status == 422:
+            assert (response.json()["field"], response.json()["row"]) == ("session", 0)
+            assert "time of day" in response.json()["error"]

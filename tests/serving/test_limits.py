@@ -53,11 +53,25 @@ def test_a_body_of_exactly_the_limit_is_read(narrow: TestClient) -> None:
     assert narrow.post("/v1/predict", content=halves, headers=HEADERS).status_code == 200
 
 
-@pytest.mark.parametrize("length", ["-1", "1e3", "x", "9" * 30])
-def test_a_length_that_is_none_is_413(narrow: TestClient, length: str) -> None:
-    """Where the server in front has let it pass."""
+@pytest.mark.parametrize("length", ["-1", "1e3", "x", "", "+5", "1_0"])
+def test_a_length_that_is_none_is_400(narrow: TestClient, length: str) -> None:
+    """Where the server in front has let it pass; the answer says which header it is."""
+    response = narrow.post("/v1/predict", content=padded(100), headers={**HEADERS, "Content-Length": length})
+    assert response.status_code == 400
+    assert "Content-Length" in response.json()["error"]
+
+
+@pytest.mark.parametrize("length", ["2001", "9" * 30, "9" * 5_000, "0" * 5_000 + "2001"])
+def test_a_length_over_the_limit_is_413_however_it_is_written(narrow: TestClient, length: str) -> None:
+    """Python itself reads no number of more than 4,300 digits."""
     response = narrow.post("/v1/predict", content=padded(100), headers={**HEADERS, "Content-Length": length})
     assert response.status_code == 413
+
+
+def test_a_length_with_leading_zeros_is_read(narrow: TestClient) -> None:
+    """It is as small as it says."""
+    headers = {**HEADERS, "Content-Length": "0" * 5_000 + "100"}
+    assert narrow.post("/v1/predict", content=padded(100), headers=headers).status_code == 200
 
 
 def test_a_limit_that_no_request_fits_is_refused() -> None:
