@@ -122,6 +122,7 @@ def promote(
         margin=DEFAULT_MARGIN if margin is None else margin,
         force=force,
         mirror=_mirror(store, runs, tracking_uri) if mlflow else None,
+        on_moved=_say_moved if mlflow else None,
     )
     return _moved(moved)
 
@@ -141,7 +142,13 @@ def rollback(
     from b3dist.release import rollback as move_back
 
     store = open_store(releases, runs)
-    return _moved(move_back(store, alias=alias, mirror=_mirror(store, runs, tracking_uri) if mlflow else None))
+    moved = move_back(
+        store,
+        alias=alias,
+        mirror=_mirror(store, runs, tracking_uri) if mlflow else None,
+        on_moved=_say_moved if mlflow else None,
+    )
+    return _moved(moved)
 
 
 @release_app.command("list", epilog="Example: b3dist release list --runs runs")
@@ -220,6 +227,12 @@ def _mirror(store: "ReleaseStore", runs: Path, tracking_uri: str | None) -> "Mir
         mirror_aliases(pointed, uri=tracking_uri or default_uri(runs), releases=store.path, known=ALIASES)
 
     return mirror
+
+
+def _say_moved(moved: "Moved") -> None:
+    """Says at once that the alias moved: MLflow, told after it, may take minutes to be given up on."""
+    print(f"{moved.alias} is {moved.release_id}", file=sys.stderr)
+    print("mirroring to MLflow ...", file=sys.stderr, flush=True)
 
 
 def _moved(moved: "Moved") -> Answer:

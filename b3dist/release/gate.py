@@ -93,7 +93,7 @@ def compare_releases(champion: Release, candidate: Release, *, margin: float = D
             f"it covers {len(now)} assets, the champion {len(before)}"
             f" (missing: {', '.join(missing[:5])}{' ...' if len(missing) > 5 else ''})"
         )
-    if not scores and len(same & before) < len(before):
+    if not scores and before - same and now - same:  # where all that differs is what it lacks, that was said above
         objections.append("the two have no test session, horizon and label set in common to be compared on")
     return Comparison(
         champion_id=champion.release_id,

@@ -1,13 +1,13 @@
 """Move an alias to a release, or back, in one step; MLflow is told afterwards and may fail without harm."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from b3dist.errors import ConfigError, ReleaseError
 from b3dist.release.aliases import Alias, Pointer, locked, read_aliases, write_aliases
 from b3dist.release.gate import DEFAULT_MARGIN, Comparison, compare_releases
 from b3dist.release.released import Release
-from b3dist.release.store import ReleaseStore
+from b3dist.release.store import ReleaseStore, require_same
 
 Mirror = Callable[[Mapping[str, Pointer]], None]
 """Told what every alias points to now; whatever it raises becomes a warning."""
@@ -38,6 +38,7 @@ def promote(
     margin: float = DEFAULT_MARGIN,
     force: bool = False,
     mirror: Mirror | None = None,
+    on_moved: Callable[[Moved], None] | None = None,
 ) -> Moved:
     """Make a release champion or challenger.
 
@@ -47,7 +48,8 @@ def promote(
         alias: only a champion has to be no worse than the one before.
         margin: how much worse either score may be, see b3dist.release.gate.
         force: promote in spite of every objection.
-        mirror: told afterwards.
+        mirror: told afterwards, when the next promotion need not wait for it.
+        on_moved: called once the alias has moved, before the mirror is told.
 
     Raises:
         ReleaseError: no such release, it is damaged, or it is worse than the champion; the alias is as before.
@@ -70,22 +72,36 @@ def promote(
                 hint="--force promotes it all the same, --margin allows more, --alias challenger asks for nothing",
             )
         before = aliases.current.get(alias)
-        if before is None or before.release_id != candidate.release_id:
+        promoted = (before.release_id, before.manifest_sha256) if before else None
+        if promoted != (candidate.release_id, candidate.manifest_sha256):
             aliases = aliases.pointing_to(alias, candidate.release_id, candidate.manifest_sha256)
             write_aliases(store.path, aliases)
-        return Moved(
+        moved = Moved(
             release_id=candidate.release_id,
             alias=alias,
             before=before.release_id if before else None,
             assets=len(candidate.assets),
             comparison=comparison,
             overridden=objections,
-            mirror_error=_tell(mirror, aliases.current),
+            mirror_error=None,
         )
+    return _told(store, moved, mirror, on_moved)
 
 
-def rollback(store: ReleaseStore, *, alias: Alias = "champion", mirror: Mirror | None = None) -> Moved:
+def rollback(
+    store: ReleaseStore,
+    *,
+    alias: Alias = "champion",
+    mirror: Mirror | None = None,
+    on_moved: Callable[[Moved], None] | None = None,
+) -> Moved:
     """Move an alias back to the release it pointed to before: the very same bytes, verified by hash.
+
+    Args:
+        store: the folder of all releases.
+        alias: which.
+        mirror: told afterwards.
+        on_moved: called before the mirror is told.
 
     Raises:
         ReleaseError: there was none before, or it is gone or was changed since; the alias is as before.
@@ -97,22 +113,18 @@ def rollback(store: ReleaseStore, *, alias: Alias = "champion", mirror: Mirror |
         aliases = aliases.rolled_back(alias)
         pointer = aliases.current[alias]
         release = store.open(pointer.release_id)
-        if release.manifest_sha256 != pointer.manifest_sha256:
-            raise ReleaseError(
-                f"release {pointer.release_id} is not the one that was {alias}: its manifest has sha256"
-                f" {release.manifest_sha256}, expected {pointer.manifest_sha256}",
-                hint="restore the folder from a copy, or promote another release",
-            )
+        require_same(pointer, release.manifest_sha256, alias=alias)
         write_aliases(store.path, aliases)
-        return Moved(
+        moved = Moved(
             release_id=pointer.release_id,
             alias=alias,
             before=before.release_id if before else None,
             assets=len(release.assets),
             comparison=None,
             overridden=(),
-            mirror_error=_tell(mirror, aliases.current),
+            mirror_error=None,
         )
+    return _told(store, moved, mirror, on_moved)
 
 
 def _judge(
@@ -122,17 +134,27 @@ def _judge(
     if champion is None or champion.release_id == candidate.release_id:
         return None, ()
     try:
-        comparison = compare_releases(store.open(champion.release_id), candidate, margin=margin)
+        comparison = compare_releases(store.open("champion"), candidate, margin=margin)
     except ReleaseError as error:
         return None, (f"the champion to compare it with cannot be read: {error.message}",)
     return comparison, comparison.objections
 
 
-def _tell(mirror: Mirror | None, current: Mapping[str, Pointer]) -> str | None:
+def _told(store: ReleaseStore, moved: Moved, mirror: Mirror | None, on_moved: Callable[[Moved], None] | None) -> Moved:
+    """Tell the mirror what the aliases are now, without the lock: a server that is down makes nobody wait.
+
+    Another process may move an alias meanwhile. So they are read here, not taken from the move, and again afterwards:
+    who told something old, because its words were slower, tells the new.
+    """
+    if on_moved is not None:
+        on_moved(moved)
     if mirror is None:
-        return None
+        return moved
+    told = None
     try:
-        mirror(current)
+        while (current := read_aliases(store.path).current) != told:
+            mirror(current)
+            told = current
     except Exception as error:  # noqa: BLE001  MLflow's, SQLAlchemy's and the network's errors share no base
-        return f"{type(error).__name__}: {error}"
-    return None
+        return replace(moved, mirror_error=f"{type(error).__name__}: {error}")
+    return moved

@@ -7,6 +7,7 @@ RELEASES/aliases.json    champion, challenger, and what they were before
 import difflib
 import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Mapping
@@ -16,9 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from b3dist.errors import B3distError, ReleaseError, StorageError
-from b3dist.release.aliases import ALIASES, locked, read_aliases
+from b3dist.release.aliases import ALIASES, Pointer, locked, read_aliases
 from b3dist.release.released import Release
 from b3dist.release.seal import CARD, MANIFEST, SEAL, read_manifest, read_verified, seal_of
+
+_ID = re.compile(r"\d{8}-\d{6}-[0-9a-f]{4}")
+"""The form of `ReleaseStore.new_id`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,8 +56,9 @@ class ReleaseStore:
         return read_aliases(self.path).ids()
 
     def ids(self) -> list[str]:
-        """Every release, newest first."""
-        return sorted((entry.name for entry in self.path.glob("[!.]*/")), reverse=True)
+        """Every release, newest first, also those whose manifest is gone; folders of another kind are passed over."""
+        folders = (entry for entry in self.path.glob("[!.]*/") if _ID.fullmatch(entry.name) or _is_release(entry))
+        return sorted((entry.name for entry in folders), reverse=True)
 
     def resolve(self, id_or_alias: str) -> str:
         """The id that an alias points to, or the id itself.
@@ -78,15 +83,21 @@ class ReleaseStore:
         hint = f"the nearest is {nearest[0]}" if nearest else "make one: b3dist release create RUN_ID"
         raise ReleaseError(f"there is no release {id_or_alias!r} in {self.path}", hint=hint)
 
-    def open(self, id_or_alias: str) -> Release:
+    def open(self, id_or_alias: str, *, alias: str | None = None) -> Release:
         """A release read into memory, every file verified by hash.
 
+        Args:
+            id_or_alias: the release. That of an alias must have the very manifest that was promoted.
+            alias: the alias that was resolved to this id before, if one was.
+
         Raises:
-            ReleaseError: no such release, or a file of it is missing or changed.
+            ReleaseError: no such release, a file of it is missing or changed, or it is not the one that was promoted.
         """
         from b3dist.release.manifest import open_release  # torch, seconds that `list` does not need
 
-        return open_release(self.path / self.resolve(id_or_alias))
+        release = open_release(self.path / self.resolve(id_or_alias))
+        self._require_promoted(alias or id_or_alias, release.release_id, release.manifest_sha256)
+        return release
 
     def card(self, id_or_alias: str) -> str:
         """A release's model card, Markdown; of its files only the manifest and the card are read and verified.
@@ -95,7 +106,8 @@ class ReleaseStore:
             ReleaseError: no such release, or one of the two is missing or changed.
         """
         path = self.path / self.resolve(id_or_alias)
-        manifest, _ = read_manifest(path)
+        manifest, digest = read_manifest(path)
+        self._require_promoted(id_or_alias, path.name, digest)
         return read_verified(path / CARD, manifest["files"][CARD]).decode()
 
     def list(self) -> list[ReleaseInfo]:
@@ -141,10 +153,18 @@ class ReleaseStore:
             finally:
                 shutil.rmtree(aside, ignore_errors=True)
 
+    def _require_promoted(self, alias: str, release_id: str, manifest_sha256: str) -> None:
+        """Compare a release with what aliases.json says of it; nothing to compare where the name is no alias of it."""
+        pointer = read_aliases(self.path).current.get(alias)
+        if pointer is not None and pointer.release_id == release_id:
+            require_same(pointer, manifest_sha256, alias=alias)
+
     def _info(self, release_id: str, aliases: tuple[str, ...]) -> ReleaseInfo:
         path = self.path / release_id
         try:
-            manifest, _ = read_manifest(path)
+            manifest, digest = read_manifest(path)
+            for alias in aliases:
+                self._require_promoted(alias, release_id, digest)
         except B3distError as error:
             manifest, problem = {"run_id": "", "created_at": "", "assets": {}, "refit": False}, error.message
         else:
@@ -160,6 +180,24 @@ class ReleaseStore:
             path=str(path),
             problem=problem,
         )
+
+
+def require_same(pointer: Pointer, manifest_sha256: str, *, alias: str) -> None:
+    """Refuse a release that is not, byte for byte, the one that was promoted.
+
+    Raises:
+        ReleaseError: its manifest has another hash.
+    """
+    if manifest_sha256 != pointer.manifest_sha256:
+        raise ReleaseError(
+            f"release {pointer.release_id} is not the one that was {alias}: its manifest has sha256 {manifest_sha256},"
+            f" expected {pointer.manifest_sha256}",
+            hint="restore the folder from a copy, or promote another release",
+        )
+
+
+def _is_release(folder: Path) -> bool:
+    return (folder / MANIFEST).is_file() and (folder / SEAL).is_file()
 
 
 def _write_durably(path: Path, content: bytes) -> None:

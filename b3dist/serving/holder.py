@@ -132,7 +132,7 @@ def _prepared(served: Served) -> Serving:
     release_id = store.resolve(served.release)
     alias = served.alias or (served.release if served.release != release_id else None)
     lake = Lake(served.lake)
-    release = store.open(release_id)
+    release = store.open(release_id, alias=alias)
     scorer = Scorer(release, lake, which=served.which, stale_after=served.stale_after)
     _warm(scorer, release_id)
     return Serving(

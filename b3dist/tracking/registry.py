@@ -37,8 +37,12 @@ def mirror_aliases(pointed: Mapping[str, tuple[str, str]], *, uri: str, releases
 
 
 def _mirror(client: Any, pointed: Mapping[str, tuple[str, str]], *, releases: Path, known: tuple[str, ...]) -> None:
-    if not client.search_registered_models(f"name = '{MODEL}'"):
-        client.create_registered_model(MODEL, description="Releases of a whole fleet, one version per release.")
+    if not _is_registered(client):
+        try:
+            client.create_registered_model(MODEL, description="Releases of a whole fleet, one version per release.")
+        except Exception:
+            if not _is_registered(client):  # no other process was first
+                raise
     versions = {version.tags.get(RELEASE_TAG): version.version for version in _all_versions(client)}
     present = client.get_registered_model(MODEL).aliases
     for alias in known:
@@ -52,6 +56,10 @@ def _mirror(client: Any, pointed: Mapping[str, tuple[str, str]], *, releases: Pa
             source = (releases / release_id).resolve().as_uri()
             versions[release_id] = client.create_model_version(MODEL, source, tags=tags).version
         client.set_registered_model_alias(MODEL, alias, versions[release_id])
+
+
+def _is_registered(client: Any) -> bool:
+    return bool(client.search_registered_models(f"name = '{MODEL}'"))
 
 
 def _all_versions(client: Any) -> list[Any]:

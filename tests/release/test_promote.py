@@ -22,6 +22,7 @@ from b3dist.release import ReleaseStore, create_release, promote, rollback
 from b3dist.release.build import collect_run, write_release
 from b3dist.release.gate import compare_releases
 from b3dist.release.ladder import naive_parts
+from b3dist.release.seal import seal_of
 from b3dist.run_folder import RunFolder
 from tests.distributed.runs import contents
 from tests.release.releases import seeded, train_run
@@ -146,6 +147,26 @@ def test_fewer_assets_are_refused(store: ReleaseStore, ids: dict[str, str]) -> N
     promote(store, ids["first"])
     with pytest.raises(ReleaseError, match=r"covers 2 assets, the champion 6 \(missing: SIMA4, "):
         promote(store, ids["few"])
+
+
+def test_only_coverage_is_lost_where_the_models_are_the_same(release: Any, run: RunFolder, tmp_path: Path) -> None:
+    """Of a release that lacks one asset and shares the other models nothing is said but what is missing."""
+    store = ReleaseStore(tmp_path / "releases")
+    parts = collect_run(run)
+    plain = {"refit": False, "refit_lake_manifest_hash": None, "refit_failed": {}}
+    candidate = store.open(write_release(store, run, parts[1:], plain))
+    (objection,) = compare_releases(release, candidate).objections
+    assert objection == f"it covers 5 assets, the champion 6 (missing: {parts[0].ticker})"
+
+
+def test_nothing_in_common_is_no_verdict(run: RunFolder, tmp_path: Path) -> None:
+    """As many assets, but others than the champion's: there is nothing to compare, and it is refused."""
+    store = ReleaseStore(tmp_path / "releases")
+    parts = collect_run(run)
+    plain = {"refit": False, "refit_lake_manifest_hash": None, "refit_failed": {}}
+    old, new = (store.open(write_release(store, run, some, plain)) for some in (parts[:2], parts[1:3]))
+    (objection,) = compare_releases(old, new).objections
+    assert objection == "the two have no test session, horizon and label set in common to be compared on"
 
 
 def test_the_naive_forecast_covers_nothing(small_lake: Path, store: ReleaseStore, ids: dict[str, str]) -> None:
@@ -297,6 +318,50 @@ def test_a_failing_mirror_costs_nothing(store: ReleaseStore, ids: dict[str, str]
     assert store.resolve("champion") == ids["first"]
     assert promote(store, ids["bad"], alias="challenger", mirror=mirror).mirror_error is None
     assert told[1] == {"champion": ids["first"], "challenger": ids["bad"]}
+
+
+def test_a_slow_mirror_makes_nobody_wait(store: ReleaseStore, ids: dict[str, str]) -> None:
+    """While MLflow does not answer, another promotion goes through; what is mirrored last is what the aliases are."""
+    told: list[dict[str, str]] = []
+    order: list[str] = []
+
+    def slow(current: Mapping[str, Any]) -> None:
+        if not told:
+            order.append("mirror")
+            other = threading.Thread(target=promote, args=(store, ids["second"]), kwargs={"alias": "challenger"})
+            other.start()
+            other.join(timeout=30)
+            assert not other.is_alive()
+        told.append({alias: pointer.release_id for alias, pointer in current.items()})
+
+    moved = promote(store, ids["first"], mirror=slow, on_moved=lambda one: order.append(one.release_id))
+    assert moved.mirror_error is None
+    assert order == [ids["first"], "mirror"]
+    assert told == [{"champion": ids["first"]}, {"champion": ids["first"], "challenger": ids["second"]}]
+
+
+def test_an_alias_opens_what_was_promoted(store: ReleaseStore, ids: dict[str, str]) -> None:
+    """Another manifest under the champion's id is refused by its alias, sealed or not; its id can be promoted anew."""
+    promote(store, ids["first"])
+    path = store.path / ids["first"]
+    for file in path.iterdir():
+        file.chmod(0o644)
+    manifest = (path / "manifest.json").read_bytes() + b"\n"
+    (path / "manifest.json").write_bytes(manifest)
+    (path / "manifest.sha256").write_bytes(seal_of(manifest))
+    for read in (
+        lambda: store.open("champion"),
+        lambda: store.open(ids["first"], alias="champion"),
+        lambda: store.card("champion"),
+        lambda: promote(store, "champion", alias="challenger"),
+    ):
+        with pytest.raises(ReleaseError, match="is not the one that was champion"):
+            read()
+    assert {info.release_id: info.problem for info in store.list() if info.problem}.keys() == {ids["first"]}
+    with pytest.raises(ReleaseError, match="the champion to compare it with cannot be read"):
+        promote(store, ids["second"])
+    promote(store, ids["first"])
+    assert store.open("champion").manifest_sha256 == hashlib.sha256(manifest).hexdigest()
 
 
 def test_promotions_at_once_lose_nothing(store: ReleaseStore, ids: dict[str, str]) -> None:

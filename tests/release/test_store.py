@@ -180,3 +180,16 @@ def test_the_list_names_damage(release: Release, tmp_path: Path) -> None:
     (info,) = store.list()
     assert "does not match manifest.sha256" in info.problem
     assert dataclasses.asdict(info)["assets"] == 0
+
+
+def test_other_folders_are_no_releases(release: Release, tmp_path: Path) -> None:
+    """In a folder that holds something else too only releases are listed, also one that lost its manifest."""
+    store = copied(release, tmp_path)
+    (tmp_path / "bars").mkdir()
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "manifest.json").write_text("{}")
+    (tmp_path / "20200101-000000-abcd").mkdir()
+    assert store.ids() == sorted([release.release_id, "20200101-000000-abcd"], reverse=True)
+    assert [info.problem != "" for info in store.list()] == [False, True]
+    with pytest.raises(ReleaseError, match="there is no release 'bars'"):
+        store.open("bars")
