@@ -67,7 +67,7 @@ class ReleaseStamp:
         self._holder = catalogues.holder
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Add the header as the answer starts."""
+        """Add the header as the answer starts; an answer to HEAD ends with its headers."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -78,6 +78,8 @@ class ReleaseStamp:
             release_id = state["release_id"]
             if message["type"] == "http.response.start" and release_id is not None:
                 MutableHeaders(scope=message)[RELEASE_HEADER] = release_id
+            if message["type"] == "http.response.body" and scope["method"] == "HEAD":
+                message = {**message, "body": b""}
             await send(message)
 
         await self.app(scope, receive, stamped)

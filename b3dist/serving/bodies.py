@@ -103,7 +103,7 @@ def bars_of_json(request: ScoreRequest) -> dict[str, BarColumns]:
                 raise Refusal(
                     422,
                     f"bars.{ticker}.{name} has {len(values)} entries, expected {len(bars.session)} as session has",
-                    facts={"ticker": ticker, "field": name},
+                    facts={"ticker": ticker, "field": f"bars.{ticker}.{name}"},
                 )
         columns_of[ticker] = columns
     return columns_of

@@ -1,14 +1,15 @@
 """What is served, with what many requests ask of it worked out once per release and lake."""
 
 import difflib
-import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
+from b3dist.data.features import INPUT_COLUMNS, WARMUP_SESSIONS
+from b3dist.errors import B3distError
 from b3dist.serving.holder import Holder, Serving
 from b3dist.serving.limits import MAX_TICKER_LENGTH
 from b3dist.serving.problems import Refusal
@@ -23,6 +24,15 @@ class Span:
     num_sessions: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """An asset to show in /docs."""
+
+    ticker: str
+    body: Mapping[str, Any]
+    """Of /v1/score: its newest bars as traded."""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Catalogue:
     """One `Serving` and what follows from it. A request takes it once, so that its answer is of one release."""
@@ -30,36 +40,37 @@ class Catalogue:
     serving: Serving
     spans: Mapping[str, Span]
     """Of every ticker in the lake."""
+    card: str | None
+    """The release's model card; None if it could not be read."""
+    example: Example | None
+    """For /docs; None if it could not be read."""
 
     @classmethod
     def of(cls, serving: Serving) -> Self:
-        """Read what is needed from the lake's index."""
+        """Read all that answers need later: the folders of the release and the lake may be gone by then."""
         table = serving.lake.tickers()
         columns = (table[name].dt.date for name in ("first_session", "last_session"))
         spans = {
             ticker: Span(first=first, last=last, num_sessions=int(count))
             for ticker, first, last, count in zip(table["ticker"], *columns, table["num_sessions"], strict=True)
         }
-        return cls(serving=serving, spans=spans)
+        return cls(serving=serving, spans=spans, card=_card_of(serving), example=_example_of(serving, spans))
 
     @property
     def release_id(self) -> str:
         """The release every answer names."""
         return self.serving.release.release_id
 
-    @functools.cached_property
+    @property
     def model_card(self) -> str:
         """Markdown.
 
         Raises:
-            Refusal: 404, the release's folder no longer has it.
+            Refusal: 404, the release's folder had none when it was taken over.
         """
-        try:
-            return self.serving.release.card
-        except OSError as error:
-            raise Refusal(
-                404, f"the model card of release {self.release_id} cannot be read: {error.strerror}"
-            ) from None
+        if self.card is None:
+            raise Refusal(404, f"the model card of release {self.release_id} cannot be read")
+        return self.card
 
     def resolve(self, as_of: date | None) -> date:
         """The exchange session that a question means: the last at or before `as_of`, or the newest.
@@ -97,16 +108,6 @@ class Catalogue:
             facts={"ticker": ticker[:MAX_TICKER_LENGTH], "nearest": nearest},
         )
 
-    def example_ticker(self) -> str:
-        """A ticker to show in examples: one that trades now and has the longest history."""
-        newest = self.resolve(None)
-
-        def rank(ticker: str) -> tuple[bool, int]:
-            span = self.spans.get(ticker)
-            return (False, 0) if span is None else (span.last == newest, span.num_sessions)
-
-        return max(self.serving.release.assets, key=rank)
-
 
 class Catalogues:
     """The catalogue of whatever the holder serves now."""
@@ -133,3 +134,30 @@ class Catalogues:
         if last is None or last.serving is not serving:
             last = self._last = Catalogue.of(serving)
         return last
+
+
+def _card_of(serving: Serving) -> str | None:
+    try:
+        return serving.release.card
+    except (OSError, ValueError):
+        return None
+
+
+def _example_of(serving: Serving, spans: Mapping[str, Span]) -> Example | None:
+    """The newest bars of an asset that trades now and has the longest history, as a caller of /v1/score sends them."""
+
+    def rank(ticker: str) -> tuple[bool, int]:
+        span = spans.get(ticker)
+        return (False, 0) if span is None else (span.last == serving.newest_session, span.num_sessions)
+
+    release = serving.release
+    ticker = max(release.assets, key=rank)
+    needed = WARMUP_SESSIONS + release.groups[release.assets[ticker].served.group].data.lookback
+    try:
+        bars = serving.lake.bars(ticker, ("session", *INPUT_COLUMNS)).tail(needed)
+    except (B3distError, OSError):
+        return None
+    columns: dict[str, Any] = {name: bars[name].astype(float).tolist() for name in INPUT_COLUMNS}
+    columns["session"] = bars["session"].dt.strftime("%Y-%m-%d").tolist()
+    body = {"adjusted": False, "whole_history": len(bars) < needed, "bars": {ticker: columns}}
+    return Example(ticker=ticker, body=body)

@@ -8,9 +8,8 @@ from fastapi_offline import FastAPIOffline
 from pydantic.json_schema import models_json_schema
 
 from b3dist import __version__
-from b3dist.data.features import INPUT_COLUMNS, WARMUP_SESSIONS
 from b3dist.serving.auth import DOCS_ASSETS
-from b3dist.serving.catalogue import Catalogue, Catalogues
+from b3dist.serving.catalogue import Catalogue, Catalogues, Example
 from b3dist.serving.problems import JSON, Refusal
 from b3dist.serving.schemas import REQUESTS
 
@@ -69,8 +68,8 @@ def _document(app: FastAPI, catalogue: Catalogue | None, *, with_token: bool) ->
             if path.startswith("/v1/"):
                 for operation in operations.values():
                     operation["security"] = [{"token": []}]
-    if catalogue is not None:
-        _add_examples(document, catalogue)
+    if catalogue is not None and catalogue.example is not None:
+        _add_examples(document, catalogue.example)
     return document
 
 
@@ -84,25 +83,14 @@ def _put_json_first(document: dict[str, Any]) -> None:
                 content.update(others)
 
 
-def _add_examples(document: dict[str, Any], catalogue: Catalogue) -> None:
+def _add_examples(document: dict[str, Any], example: Example) -> None:
     """Bodies and parameters that are answered with 200 by what is served now."""
-    ticker = catalogue.example_ticker()
     bodies = {
-        "/v1/predict": {"ticker": ticker, "as_of": None},
+        "/v1/predict": {"ticker": example.ticker, "as_of": None},
         "/v1/predict/bulk": {"tickers": ["*"], "as_of": None},
-        "/v1/score": _score_example(catalogue, ticker),
+        "/v1/score": example.body,
     }
     for path, body in bodies.items():
         document["paths"][path]["post"]["requestBody"]["content"][JSON]["example"] = body
     for parameter in document["paths"]["/v1/assets/{ticker}"]["get"]["parameters"]:
-        parameter["example"] = ticker
-
-
-def _score_example(catalogue: Catalogue, ticker: str) -> dict[str, Any]:
-    """An asset's newest bars in the lake, as a caller of /v1/score would send them: as traded."""
-    serving = catalogue.serving
-    lookback = serving.release.groups[serving.release.assets[ticker].served.group].data.lookback
-    bars = serving.lake.bars(ticker, ("session", *INPUT_COLUMNS)).tail(WARMUP_SESSIONS + lookback)
-    columns: dict[str, Any] = {name: bars[name].astype(float).tolist() for name in INPUT_COLUMNS}
-    columns["session"] = bars["session"].dt.strftime("%Y-%m-%d").tolist()
-    return {"adjusted": False, "whole_history": len(bars) < WARMUP_SESSIONS + lookback, "bars": {ticker: columns}}
+        parameter["example"] = example.ticker

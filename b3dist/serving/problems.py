@@ -1,6 +1,7 @@
 """Every answer that is no 200 has one shape: {error, hint, ...facts}, as the command line's --json has it."""
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +15,7 @@ ARROW = "application/vnd.apache.arrow.stream"
 RELEASE_HEADER = "X-Release-Id"
 
 
+_BAD_BAR = re.compile(r"(\S+)'s (\w+) in row (\d+) ")
 _HEADERS = {401: {"WWW-Authenticate": "Bearer"}, 503: {"Retry-After": "1"}}
 
 
@@ -58,5 +60,17 @@ def _status_and_facts(error: B3distError) -> tuple[int, dict[str, Any]]:
     if isinstance(error, TooFewSessionsError):
         return 422, {"needed": error.needed, "found": error.found}
     if isinstance(error, DataError):
-        return 422, {}
+        return 422, _fault_of(error)
     return 500, {}
+
+
+def _fault_of(error: DataError) -> dict[str, Any]:
+    """Which of a caller's values is at fault, in the form in which a schema says it: field and row.
+
+    `Scorer.window_of_bars` names ticker, field and row in its message; the ticker is one that the release has.
+    """
+    found = _BAD_BAR.match(error.message)
+    if found is None:
+        return {}
+    ticker, field, row = found.groups()
+    return {"ticker": ticker, "field": f"bars.{ticker}.{field}.{row}", "row": int(row)}

@@ -53,6 +53,7 @@ def answer_batch(catalogues: Catalogues, questions: Sequence[Question]) -> list[
 def _locate(catalogue: Catalogue, question: Question) -> Window | B3distError:
     try:
         catalogue.require(question.ticker)
+        catalogue.resolve(question.as_of)  # refuses a day before the lake begins, as the bulk route does
         return catalogue.serving.scorer.locate(question.ticker, question.as_of)
     except B3distError as error:
         return error

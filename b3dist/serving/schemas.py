@@ -7,13 +7,25 @@ these models: validating what this code has made itself would cost as much as sc
 from datetime import date
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, FailFast, Field
+from pydantic import BaseModel, ConfigDict, FailFast, Field, GetPydanticSchema, WithJsonSchema
+from pydantic_core import core_schema
 
 from b3dist.serving.limits import MAX_BARS, MAX_PAGE_SIZE, MAX_TICKER_LENGTH, MAX_TICKERS
 
 Ticker = Annotated[str, Field(min_length=1, max_length=MAX_TICKER_LENGTH, description="As in /v1/assets.")]
+Day = Annotated[
+    date,
+    # pydantic's own date takes a text of digits for Unix time.
+    GetPydanticSchema(
+        lambda _source, _handler: core_schema.chain_schema(
+            [core_schema.str_schema(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$"), core_schema.date_schema(strict=False)]
+        )
+    ),
+    WithJsonSchema({"type": "string", "format": "date"}),
+]
+"""A date as YYYY-MM-DD and nothing else."""
 AsOf = Annotated[
-    date | None,
+    Day | None,
     Field(
         description="Last session seen, YYYY-MM-DD. A date that is no session means the last session before it;"
         " null: the newest session there is.",
@@ -49,7 +61,7 @@ class BulkRequest(Request):
 class Bars(Request):
     """One asset's bars, oldest first: lists of one length, one entry per traded session."""
 
-    session: Annotated[list[date], FailFast(), Field(min_length=1, max_length=MAX_BARS, description="Ascending.")]
+    session: Annotated[list[Day], FailFast(), Field(min_length=1, max_length=MAX_BARS, description="Ascending.")]
     open: Annotated[Numbers, Field(description="BRL per share, above 0; so are high, low and close.")]
     high: Numbers
     low: Numbers

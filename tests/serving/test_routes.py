@@ -1,6 +1,7 @@
 """What each route answers, over a real release, in process."""
 
 import json
+import shutil
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,12 @@ from starlette.testclient import TestClient
 
 from b3dist.release import Release
 from b3dist.serving import schemas
+from b3dist.serving.api import create_api
+from b3dist.serving.catalogue import Catalogues
 from b3dist.serving.holder import Holder
 from b3dist.serving.problems import ARROW
+from b3dist.serving.replies import Question, Reply, answer_batch
+from tests.release.releases import make_release
 from tests.serving.clients import client_of, hold, make_api
 
 
@@ -130,6 +135,65 @@ def test_as_of_sees_the_last_session_before_it(client: TestClient, holder: Holde
     assert answer["in_sample"]
 
 
+def test_a_day_before_the_lake_is_422_on_both_routes(client: TestClient, holder: Holder) -> None:
+    """In the same words, which name the lake's first session."""
+    assert holder.current is not None
+    first = str(holder.current.scorer.calendar[0])
+    one = client.post("/v1/predict", json={"ticker": "SIMA3", "as_of": "1995-01-01"})
+    many = client.post("/v1/predict/bulk", json={"tickers": ["SIMA3"], "as_of": "1995-01-01"})
+    assert one.status_code == many.status_code == 422
+    assert one.json() == many.json()
+    assert first in one.json()["error"]
+    assert one.json()["field"] == "as_of"
+
+
+def test_head_answers_as_get_does_without_a_body(client: TestClient) -> None:
+    """Ready or not."""
+    waiting = client_of(make_api(Holder()))
+    for asked, path in ((client, "/healthz"), (client, "/readyz"), (waiting, "/healthz"), (waiting, "/readyz")):
+        got, head = asked.get(path), asked.head(path)
+        assert (head.status_code, head.headers, head.content) == (got.status_code, got.headers, b"")
+
+
+def test_what_was_taken_over_is_described_when_its_folders_are_gone(small_lake: Path, tmp_path: Path) -> None:
+    """Card, examples and assets are resident; no answer shows a path of the server."""
+    lake = tmp_path / "lake"
+    shutil.copytree(small_lake, lake)
+    released = make_release(lake, tmp_path / "work")
+    holder = hold(released, lake)
+    catalogues = Catalogues(holder)
+    catalogues.current()  # as a replica does after it has taken over
+    card = released.card
+    shutil.rmtree(lake)
+    shutil.rmtree(released.path)
+
+    async def ask_one(question: Question) -> Reply:
+        return answer_batch(catalogues, [question])[0]
+
+    client = client_of(create_api(catalogues, ask_one))
+    document = client.get("/openapi.json")
+    body = document.json()["paths"]["/v1/score"]["post"]["requestBody"]["content"]["application/json"]["example"]
+    assert client.post("/v1/score", json=body).status_code == 200
+    assert client.get("/v1/release").json()["model_card"] == card
+    for path in ("/openapi.json", "/docs", "/readyz", "/v1/release", "/v1/assets", "/v1/assets/SIMA3"):
+        response = client.get(path)
+        assert response.status_code == 200
+        assert str(tmp_path) not in response.text
+
+
+def test_folders_that_go_before_they_are_read_cost_a_card_and_examples_only(small_lake: Path, tmp_path: Path) -> None:
+    """404 for the release's card, a document without examples, and no path of the server."""
+    lake = tmp_path / "lake"
+    shutil.copytree(small_lake, lake)
+    released = make_release(lake, tmp_path / "work")
+    client = client_of(make_api(hold(released, lake)))
+    shutil.rmtree(lake)
+    shutil.rmtree(released.path)
+    statuses = {path: client.get(path).status_code for path in ("/openapi.json", "/v1/release", "/v1/assets")}
+    assert statuses == {"/openapi.json": 200, "/v1/release": 404, "/v1/assets": 200}
+    assert str(tmp_path) not in client.get("/v1/release").text
+
+
 def test_an_unknown_ticker_is_404_with_the_nearest(client: TestClient) -> None:
     """On both routes that take one ticker."""
     for response in (client.post("/v1/predict", json={"ticker": "sima3"}), client.get("/v1/assets/sima3")):
@@ -197,6 +261,11 @@ def test_a_body_that_breaks_the_schema_is_422_and_names_the_field(client: TestCl
         ("predict", "ticker", b'{"ticker":""}'),
         ("predict", "as_of", b'{"ticker":"SIMA3","as_of":0}'),
         ("predict", "as_of", b'{"ticker":"SIMA3","as_of":"28/12/2018"}'),
+        ("predict", "as_of", b'{"ticker":"SIMA3","as_of":"1481241600"}'),
+        ("predict", "as_of", b'{"ticker":"SIMA3","as_of":"0"}'),
+        ("predict", "as_of", b'{"ticker":"SIMA3","as_of":"2018-12-28T00:00:00"}'),
+        ("predict", "as_of", b'{"ticker":"SIMA3","as_of":"2018-02-30"}'),
+        ("predict/bulk", "as_of", b'{"tickers":["*"],"as_of":"1481241600"}'),
         ("predict/bulk", "tickers", b'{"tickers":[]}'),
         ("predict/bulk", "tickers.1", b'{"tickers":["SIMA3",7]}'),
         ("predict/bulk", "tickers", b'{"tickers":["*","SIMA3"]}'),

@@ -1,6 +1,8 @@
 """/v1/score: the caller's own bars, in JSON and in Arrow."""
 
 import copy
+import json
+import math
 from typing import Any
 
 import pyarrow as pa
@@ -74,6 +76,30 @@ def test_a_bad_value_is_422_and_named(client: TestClient, bars: dict[str, Column
     assert response.status_code == 422
     for part in ("SIMD5", field, "17", broken["SIMD5"]["session"][17]):
         assert part in response.json()["error"]
+    where = (f"bars.SIMD5.{field}.17", 17)
+    assert (response.json()["field"], response.json()["row"]) == where
+    arrow = client.post(
+        "/v1/score?adjusted=false", content=stream_of(table_of(broken)), headers={"Content-Type": ARROW}
+    )
+    assert (arrow.status_code, arrow.json()["field"], arrow.json()["row"]) == (422, *where)
+
+
+def test_a_bad_session_and_nan_are_named_in_the_same_form(client: TestClient, bars: dict[str, Columns]) -> None:
+    """NaN where it can be sent: in JSON's extension and in Arrow."""
+    broken = copy.deepcopy(bars)
+    broken["SIMD5"]["session"][17] = broken["SIMD5"]["session"][16]
+    answer = score(client, broken).json()
+    assert (answer["field"], answer["row"]) == ("bars.SIMD5.session.17", 17)
+    broken = copy.deepcopy(bars)
+    broken["SIMD5"]["close"][17] = math.nan
+    body = json.dumps({"adjusted": False, "bars": broken})
+    in_json = client.post("/v1/score", content=body, headers={"Content-Type": "application/json"})
+    in_arrow = client.post(
+        "/v1/score?adjusted=false", content=stream_of(table_of(broken)), headers={"Content-Type": ARROW}
+    )
+    for response in (in_json, in_arrow):
+        answer = response.json()
+        assert (response.status_code, answer["field"], answer["row"]) == (422, "bars.SIMD5.close.17", 17)
 
 
 @pytest.mark.parametrize("field", ["open", "high", "low", "close"])
@@ -99,6 +125,7 @@ def test_bars_that_break_the_schema_are_422(client: TestClient, bars: dict[str, 
         (change(close=close[:-1]), "close"),
         (change(session=[sessions[1], sessions[0], *sessions[2:]]), "session"),
         (change(session=[*sessions[:-1], "2018-02-30"]), "session"),
+        (change(session=[*sessions[:-1], "1545955200"]), "session"),
         (change(close=[None, *close[1:]]), "close"),
         (change(close=["1", *close[1:]]), "close"),
         (change(close=[True, *close[1:]]), "close"),

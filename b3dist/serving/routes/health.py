@@ -31,4 +31,7 @@ def health_routes(catalogues: Catalogues) -> APIRouter:
             }
         )
 
+    # Load balancers probe with HEAD too; the documents leave it out, as it is GET without its body.
+    router.add_api_route("/healthz", healthz, methods=["HEAD"], include_in_schema=False)
+    router.add_api_route("/readyz", readyz, methods=["HEAD"], include_in_schema=False)
     return router
