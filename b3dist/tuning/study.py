@@ -203,8 +203,11 @@ class Search:
             storage.set_trial_user_attr(internal, ABANDONED, True)
             storage.set_trial_user_attr(internal, ERROR, "its driver ended while it ran")
             storage.set_trial_state_values(internal, TrialState.FAIL)
-            known = {name: trial.user_attrs[name] for name in (BASELINE, SOURCE) if name in trial.user_attrs}
-            self._study.enqueue_trial(trial.params, user_attrs={**known, "again_of": trial.number})
+            whole = trial.params if len(trial.params) == len(self._distributions) else None
+            if params := whole or trial.system_attrs.get("fixed_params"):
+                known = {name: trial.user_attrs[name] for name in (BASELINE, SOURCE) if name in trial.user_attrs}
+                self._study.enqueue_trial(params, user_attrs={**known, "again_of": trial.number})
+            # else it was killed while it was being suggested: the next suggestion is the same one
 
     def _sampler(self, index: int) -> optuna.samplers.BaseSampler:
         seed = derived_seed(self.settings.seed, index)

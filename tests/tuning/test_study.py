@@ -113,6 +113,30 @@ def test_a_killed_search_goes_on_as_an_unbroken_one(tmp_path: Path, torn: bool) 
     assert len(load_study(journal).trials) == 15
 
 
+@pytest.mark.parametrize("lines_lost", [1, 2, 4])
+@pytest.mark.parametrize("trials_before", [0, 3, 12])
+def test_a_kill_in_the_middle_of_a_suggestion_changes_nothing(
+    tmp_path: Path, trials_before: int, lines_lost: int
+) -> None:
+    """The journal gets a suggestion value by value: with some of them missing it is made anew, the same as before."""
+    unbroken = run_all(Search(settings()))
+    journal = tmp_path / "journal.log"
+    killed = Search(settings(), journal)
+    for _ in range(trials_before):
+        suggestion = killed.ask()
+        assert suggestion is not None
+        run_trial(killed, suggestion)
+    assert killed.ask() is not None
+    lines = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(b"".join(lines[:-lines_lost]))
+    records = run_all(Search(settings(), journal))
+    rest = [record for record in records if not record.was_abandoned]
+    assert [(record.params, record.values) for record in rest] == [
+        (record.params, record.values) for record in unbroken
+    ]
+    assert rest[0].is_baseline
+
+
 def test_a_killed_trial_0_is_begun_again_as_trial_0() -> None:
     """The baseline is not lost with its driver."""
     records: list[TrialRecord] = []
