@@ -57,9 +57,17 @@ def serve(
 ) -> Answer:
     """Answer predictions over HTTP until Ctrl-C; a promote, a rollback or an ingest is taken over without a restart."""
     from b3dist.data.lake import Lake
-    from b3dist.serving.deploy import EndpointOptions, parse_replicas, require_free_port
+    from b3dist.serving.deploy import (
+        EndpointOptions,
+        attaches,
+        parse_replicas,
+        require_free_port,
+        require_known_host,
+    )
     from b3dist.serving.served import Served
 
+    if not attaches(address):
+        require_known_host(host)
     options = EndpointOptions(
         host=host,
         port=port,
@@ -74,22 +82,25 @@ def serve(
     store = open_store(releases, runs)
     named = Served(releases=store.path, release=release, lake=lake.resolve(), which=weights, stale_after=stale_after)
     # Everything that can be found out in this process is, before a cluster starts.
-    store.open(release)
+    _say(f"verifying release {release}")
+    assets = len(store.open(release).assets)
     Lake(lake)
     if not options.attaches:
         require_free_port(options)
-    return _serve_until_stopped(named, options)
+    return _serve_until_stopped(named, options, assets=assets)
 
 
-def _serve_until_stopped(named: "Served", options: "EndpointOptions") -> Answer:
+def _serve_until_stopped(named: "Served", options: "EndpointOptions", *, assets: int) -> Answer:
     from b3dist.serving.deploy import running_endpoint
     from b3dist.serving.follow import Follower
     from b3dist.serving.watch import Watch
 
     started = time.monotonic()
     follower = None
+    _say("connecting to Ray" if options.attaches else "starting Ray (about 20 s)")
     try:
         with running_endpoint(options) as endpoint:
+            _say(f"warming {assets} assets")
             follower = Follower(endpoint, Watch(named), say=_say)
             follower.start()
             _announce(options)

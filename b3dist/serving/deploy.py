@@ -6,6 +6,7 @@ with changed options replaces the replicas.
 
 import contextlib
 import logging
+import math
 import os
 import socket
 import time
@@ -60,6 +61,9 @@ class EndpointOptions:
             )
         if self.max_queue < 1:
             raise ConfigError(f"at least one request must be allowed to wait, got a queue of {self.max_queue}")
+        self._require_resources()
+        if not self.host.strip():
+            raise ConfigError("the host to listen on is empty", hint="--host 127.0.0.1 for this machine only")
         if not 0 < self.port < 2**16:
             raise ConfigError(f"the port must be between 1 and 65535, got {self.port}")
         # With HAProxy as its proxy Serve listens on all interfaces, whatever host is asked for.
@@ -77,6 +81,22 @@ class EndpointOptions:
                 hint="fewer --replicas, or less --cpus-per-replica",
             )
 
+    def _require_resources(self) -> None:
+        if not (math.isfinite(self.cpus_per_replica) and self.cpus_per_replica > 0):
+            raise ConfigError(
+                f"a replica needs more than 0 cores, got {self.cpus_per_replica:g}", hint="--cpus-per-replica 1"
+            )
+        if not (math.isfinite(self.gpus_per_replica) and self.gpus_per_replica >= 0):
+            raise ConfigError(
+                f"a replica cannot have {self.gpus_per_replica:g} GPUs, expected 0 or more",
+                hint="--gpus-per-replica 0 serves on the CPU",
+            )
+        if self.gpus_per_replica > 1 and self.gpus_per_replica % 1:
+            raise ConfigError(
+                f"above one GPU only whole ones can be given to a replica, got {self.gpus_per_replica:g}",
+                hint="--gpus-per-replica 1, or 0.5 to share one",
+            )
+
     @property
     def replica_range(self) -> tuple[int, int]:
         """Least and most replicas."""
@@ -90,13 +110,18 @@ class EndpointOptions:
     @property
     def attaches(self) -> bool:
         """Whether it runs on a cluster that is there already."""
-        return (self.address or os.environ.get("RAY_ADDRESS") or "local") != "local"
+        return attaches(self.address)
 
     @property
     def url(self) -> str:
         """Where callers on this machine find it."""
         host = "127.0.0.1" if self.host == "0.0.0.0" else "[::1]" if self.host == "::" else self.host  # noqa: S104
         return f"http://{host}:{self.port}"
+
+
+def attaches(address: str | None) -> bool:
+    """Whether an address, or RAY_ADDRESS where there is none, means a cluster that is there already."""
+    return (address or os.environ.get("RAY_ADDRESS") or "local") != "local"
 
 
 def serve_config(served: Served, options: EndpointOptions) -> dict[str, Any]:
@@ -152,6 +177,21 @@ def parse_replicas(text: str) -> int | tuple[int, int]:
         return (int(least), int(most)) if separator else int(least)
     except ValueError:
         raise ConfigError(f"cannot read --replicas {text!r}", hint="a number like 2, or least:most like 1:4") from None
+
+
+def require_known_host(host: str) -> None:
+    """Look a host up; an empty one is left to `EndpointOptions`.
+
+    Raises:
+        ServingError: no such host.
+    """
+    try:
+        socket.getaddrinfo(host or None, 0, type=socket.SOCK_STREAM)
+    except (socket.gaierror, UnicodeError) as error:
+        raise ServingError(
+            f"there is no host {host!r} to listen on: {getattr(error, 'strerror', None) or error}",
+            hint="--host 127.0.0.1 for this machine only, or an address of this machine",
+        ) from error
 
 
 def require_free_port(options: EndpointOptions) -> None:

@@ -41,6 +41,27 @@ def test_another_host_needs_a_token(b3dist: B3dist, desk: Desk) -> None:
     assert "--token-file" in done.stderr or "token file" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("--host", "", "the host to listen on is empty"),
+        ("--host", "no-such-host.invalid", "there is no host 'no-such-host.invalid'"),
+        ("--host", "a..b", "there is no host 'a..b'"),
+        ("--cpus-per-replica", "nan", "more than 0 cores, got nan"),
+        ("--gpus-per-replica", "-1", "cannot have -1 GPUs"),
+        ("--max-queue", "-1", "got a queue of -1"),
+        ("--stale-after", "-1", "0 or more, got -1"),
+        ("--replicas", "0", "at least 1"),
+    ],
+)
+def test_values_that_cannot_be(b3dist: B3dist, desk: Desk, option: str, value: str, said: str) -> None:
+    """One sentence each, before even the release is read."""
+    done = b3dist(*words(desk, option, value))
+    assert done.exit_code == 1
+    assert done.stderr.startswith("b3dist: ")
+    assert said in done.stderr.replace("\n", " ")
+
+
 def test_no_such_release(b3dist: B3dist, desk: Desk) -> None:
     """The nearest one is named; with --json the error is the one object on stdout."""
     done = b3dist("serve", "--release", "x", "--releases", desk.releases, "--lake", desk.lake, "--json")
@@ -86,6 +107,8 @@ def test_a_port_in_use(b3dist: B3dist, desk: Desk) -> None:
         done = b3dist(*words(desk, "--port", port))
     assert done.exit_code == 1
     assert f"127.0.0.1:{port}" in done.stderr
+    assert f"verifying release {desk.first.release_id}" in done.stderr
+    assert "starting Ray" not in done.stderr
 
 
 @pytest.mark.ray
@@ -98,6 +121,8 @@ def test_it_ends_cleanly(desk: Desk, tmp_path: Path, number: signal.Signals) -> 
         f"curl -H 'Content-Type: application/json' -d '{{\"tickers\": [\"*\"]}}' http://127.0.0.1:{live.port}"
         in live.said
     )
+    steps = ["verifying release", "starting Ray", "warming 2 assets", "ready at"]
+    assert [live.said.index(step) for step in steps] == sorted(live.said.index(step) for step in steps)
     processes = live.processes()
     assert live.ask("POST", "/v1/predict/bulk", {"tickers": ["*"]})[0] == 200
     exit_code, stdout = live.stop(number)
