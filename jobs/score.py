@@ -23,10 +23,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from b3dist.cli.options import DEFAULT_LAKE, DEFAULT_RUNS, LakeOption, RunsOption
 from b3dist.cli.output import Answer, Debug, Json, answers
 from b3dist.cli.release import ReleasesOption, open_store
-from b3dist.cli.score import AsOf, History, ReleaseOption, TickersOption, WhichOption, parse_span, parse_tickers, show
+from b3dist.cli.score import AsOf, History, ReleaseOption, TickersOption, WhichOption, show
 from b3dist.cli.score_progress import score_progress
+from b3dist.cli.score_request import check_asked, describe_asked, nothing_to_score, parse_span, parse_tickers
 from b3dist.data.lake import Lake
 from b3dist.distributed.score import TICKERS_PER_PART, drive_scores, plan_scores
+from b3dist.scoring.windows import Skipped
 
 
 @answers
@@ -49,20 +51,27 @@ def score(
 ) -> Answer:
     """Score on a Ray cluster; run it again to go on."""
     started = time.perf_counter()
+    span, day, wanted = parse_span(as_of, history), as_of.date() if as_of else None, parse_tickers(tickers)
+    opened, lake_opened = open_store(releases, runs).open(release), Lake(lake)
+    calendar = lake_opened.calendar()
+    check_asked(calendar, day, span)
     plan = plan_scores(
-        open_store(releases, runs).open(release),
-        Lake(lake),
-        span=parse_span(as_of, history),
-        as_of=as_of.date() if as_of is not None else None,
-        tickers=parse_tickers(tickers),
+        opened,
+        lake_opened,
+        span=span,
+        as_of=day,
+        tickers=wanted,
         which=which,
         tickers_per_part=tickers_per_part,
     )
     with score_progress(sum(map(len, plan.parts))) as report:
         manifest = drive_scores(plan, out, address=address, debug=debug, on_progress=report)
+    if not manifest["rows"]:
+        raise nothing_to_score(calendar, day, span, [Skipped(**entry) for entry in manifest["skipped"]])
     facts = ("rows", "release_id", "lake_manifest_hash", "assets", "stale", "in_sample", "skipped", "left_out")
     payload = {name: manifest[name] for name in facts}
     payload |= {"seconds": round(time.perf_counter() - started, 3), "path": str(out), "parts": len(plan.parts)}
+    payload |= describe_asked(calendar, day, span)
     return Answer(payload=payload, show=lambda console: show(console, payload))
 
 

@@ -1,9 +1,9 @@
 """`b3dist score`: what a release says of one day, or of every session of years, in one Parquet file."""
 
 from collections.abc import Sequence
-from datetime import date, datetime
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -12,10 +12,14 @@ from b3dist.cli.options import DEFAULT_LAKE, DEFAULT_RUNS, LakeOption, RunsOptio
 from b3dist.cli.output import Answer, Debug, Json, answers
 from b3dist.cli.release import ReleasesOption, open_store
 from b3dist.cli.score_progress import score_progress
-from b3dist.errors import ConfigError
-
-if TYPE_CHECKING:
-    from b3dist.scoring.history import Span
+from b3dist.cli.score_request import (
+    check_asked,
+    check_out,
+    describe_asked,
+    nothing_to_score,
+    parse_span,
+    parse_tickers,
+)
 
 ReleaseOption = Annotated[str, typer.Option("--release", help="A release, or champion or challenger.")]
 AsOf = Annotated[
@@ -44,6 +48,9 @@ def score(
     history: History = None,
     tickers: TickersOption = None,
     which: WhichOption = "served",
+    no_stale: Annotated[
+        bool, typer.Option("--no-stale", help="Leave out assets that have not traded for too many sessions.")
+    ] = False,
     json_output: Json = False,
     debug: Debug = False,
 ) -> Answer:
@@ -51,64 +58,62 @@ def score(
     import time
 
     from b3dist.data.lake import Lake
-    from b3dist.scoring.bulk import score_day, score_span, write_scores
+    from b3dist.scoring.bulk import remove_leftovers, score_day, score_span, write_scores
 
     span = parse_span(as_of, history)
     wanted = parse_tickers(tickers)
+    check_out(out)
     started = time.perf_counter()
     opened, lake_opened = open_store(releases, runs).open(release), Lake(lake)
     day = as_of.date() if as_of is not None else None
+    calendar = lake_opened.calendar()
+    check_asked(calendar, day, span)
+    remove_leftovers(out)
     total = len(wanted if wanted is not None else opened.assets)
     with score_progress(total) as report:
         if span is None:
-            scored = score_day(opened, lake_opened, as_of=day, tickers=wanted, which=which)
+            scored = score_day(opened, lake_opened, as_of=day, tickers=wanted, which=which, keep_stale=not no_stale)
         else:
             scored = score_span(opened, lake_opened, span, tickers=wanted, which=which)
-        totals = write_scores(out, scored, on_progress=report)
+        totals = write_scores(
+            out,
+            scored,
+            on_progress=report,
+            if_empty=lambda totals: nothing_to_score(calendar, day, span, totals.skipped),
+        )
     facts = {
         "rows": totals.rows,
         "seconds": round(time.perf_counter() - started, 3),
         "path": str(out),
         "release_id": opened.release_id,
         "lake_manifest_hash": lake_opened.manifest_hash,
+        **describe_asked(calendar, day, span),
     }
     payload = {**facts, **totals.describe()}
     return Answer(payload=payload, show=lambda console: show(console, payload))
 
 
-def parse_span(as_of: datetime | None, history: str | None) -> "Span | None":
-    """First and last session of `FROM:TO`; None where one day is asked for.
-
-    Raises:
-        ConfigError: no two dates in order.
-    """
-    if history is None:
-        return None
-    if as_of is not None:
-        raise typer.BadParameter("give --as-of or --history, not both", param_hint="--history")
-    try:
-        first, _, last = history.partition(":")
-        span = date.fromisoformat(first.strip()), date.fromisoformat(last.strip())
-    except ValueError:
-        raise ConfigError(
-            f"cannot read --history {history!r}: expected FROM:TO", hint="for example --history 2012-01-01:2018-12-31"
-        ) from None
-    if span[0] > span[1]:
-        raise ConfigError(f"--history {history} ends before it begins", hint="expected FROM:TO, the earlier date first")
-    return span
-
-
-def parse_tickers(text: str | None) -> list[str] | None:
-    """`PETR4,vale3`; None: all."""
-    return None if text is None else sorted({name.strip().upper() for name in text.split(",") if name.strip()})
-
-
 def show(console: Console, payload: dict[str, Any]) -> None:
     """The answer for people."""
-    for name in ("rows", "assets", "stale", "seconds", "release_id", "path"):
+    from b3dist.scoring.scorer import STALE_AFTER
+
+    if payload["history"]:
+        console.print(f"{'history':10} {' to '.join(payload['history'])}", markup=False)
+    else:
+        console.print(f"{'as of':10} {payload['as_of']}", markup=False)
+    for name in ("rows", "assets", "seconds", "release_id", "path"):
         value = payload[name]
         shown = f"{value:,}" if isinstance(value, int) else value
         console.print(f"{name.replace('_', ' '):10} {shown}", markup=False, soft_wrap=True)
+    if payload["note"]:
+        console.print(f"note: {payload['note']}", markup=False, soft_wrap=True)
+    if payload["stale"]:
+        console.print(
+            f"{payload['stale']:,} of {payload['rows']:,} rows are stale: assets that have not traded for more than"
+            f" {STALE_AFTER} sessions",
+            markup=False,
+            soft_wrap=True,
+        )
     if payload["in_sample"]:
         console.print(
             f"{payload['in_sample']:,} of {payload['rows']:,} rows lie in the part their model was trained on:"

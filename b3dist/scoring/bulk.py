@@ -6,6 +6,7 @@ An asset is read, scored and handed on before the next but a few is begun, so th
 import contextlib
 import json
 import os
+import re
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,6 +18,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 
@@ -88,8 +90,17 @@ def score_day(
     as_of: date | None,
     tickers: Collection[str] | None = None,
     which: Which = "served",
+    keep_stale: bool = True,
 ) -> Iterator[Scored]:
     """Scores of some assets (None: all) at one day, in one batched pass.
+
+    Args:
+        release: an opened release.
+        lake: as it is now.
+        as_of: last session seen; None: the lake's newest.
+        tickers: which assets.
+        which: the models meant for serving, or those that metrics and predictions are of.
+        keep_stale: whether stale scores are rows, or skipped.
 
     Raises:
         UnknownTickerError: the release has no such ticker.
@@ -97,6 +108,13 @@ def score_day(
     torch.set_num_threads(1)
     scorer = Scorer(release, lake, which=which, tickers=tickers)
     table, skipped = scorer.score_all(None, as_of)
+    if not keep_stale:
+        stale = table["stale"].combine_chunks()
+        skipped += [
+            Skipped(ticker=row["ticker"], reason=f"stale: {row['age_sessions']} sessions passed since {row['session']}")
+            for row in table.filter(stale).select(["ticker", "age_sessions", "session"]).to_pylist()
+        ]
+        table = table.filter(pc.invert(stale))
     yield Scored(table=table, skipped=skipped, assets=len(scorer.tickers))
 
 
@@ -141,7 +159,11 @@ def score_span(
 
 
 def write_scores(
-    path: Path, scored: Iterable[Scored], *, on_progress: Callable[[Totals], None] | None = None
+    path: Path,
+    scored: Iterable[Scored],
+    *,
+    on_progress: Callable[[Totals], None] | None = None,
+    if_empty: Callable[[Totals], Exception] | None = None,
 ) -> Totals:
     """Write scores into one Parquet file as they come; it appears complete or not at all.
 
@@ -149,9 +171,11 @@ def write_scores(
         path: replaced if it exists.
         scored: in the order to be written.
         on_progress: called after each.
+        if_empty: makes what is raised where there is not one row, and `path` stays as it was; None: an empty file.
 
     Raises:
         StorageError: disk full or not writable; nothing is left.
+        Exception: what `if_empty` makes.
     """
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     totals, waiting = Totals(), []
@@ -172,6 +196,8 @@ def write_scores(
                 writer.add_key_value_metadata({FACTS: json.dumps({"rows": totals.rows, **totals.describe()})})
             file.flush()
             os.fsync(file.fileno())
+        if if_empty is not None and not totals.rows:
+            raise if_empty(totals)
         aside.replace(path)
     except OSError as error:
         raise StorageError(
@@ -181,6 +207,16 @@ def write_scores(
         with contextlib.suppress(OSError):
             aside.unlink(missing_ok=True)
     return totals
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove what `write_scores` of the same file left behind in processes of this machine that were killed."""
+    pattern = re.compile(rf"\.{re.escape(path.name)}\.(\d+)\.tmp")
+    with contextlib.suppress(OSError):  # no folder yet, or not ours: writing will say so
+        for entry in list(path.parent.iterdir()):
+            found = pattern.fullmatch(entry.name)
+            if found is not None and not Path("/proc", found[1]).exists():
+                entry.unlink(missing_ok=True)
 
 
 def _score_asset(

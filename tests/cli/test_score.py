@@ -1,11 +1,17 @@
 """`b3dist score`: the contract's keys and columns, one day or a range, and usage errors that say what to do."""
 
+import os
+import subprocess
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
+from b3dist.data.cotahist import read_cotahist, write_cotahist
+from b3dist.data.lake import Lake, ingest
 from b3dist.release import Release
 from tests.cli.conftest import Outcome
 from tests.release.releases import make_release
@@ -53,12 +59,88 @@ def test_one_day_and_some_tickers(score: Callable[..., Outcome]) -> None:
     assert {str(session) for session in table["session"].to_pylist()} == {"2018-06-15"}
 
 
-def test_an_early_day_says_who_was_skipped(score: Callable[..., Outcome]) -> None:
-    """No row is no failure: the answer says what each asset lacks."""
-    outcome = score("--as-of", "2000-01-01", "--json")
-    assert outcome.exit_code == 0
-    assert outcome.answer["rows"] == 0
-    assert {(entry["needed"], entry["found"]) for entry in outcome.answer["skipped"]} == {(51, 0)}
+@pytest.mark.parametrize(
+    "words",
+    [("--as-of", "2000-01-01"), ("--history", "2000-01-01:2001-01-01"), ("--history", "2030-01-01:2031-01-01")],
+)
+def test_nothing_to_score_leaves_the_old_file(
+    score: Callable[..., Outcome], small_lake: Path, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    """A day or a range outside of the lake: one sentence with the lake's first and last session, nothing written."""
+    (tmp_path / "out.parquet").write_bytes(b"before")
+    calendar = Lake(small_lake).calendar()
+    outcome = score(*words, "--json")
+    assert outcome.exit_code == 1
+    assert f"the lake has sessions from {calendar[0]} to {calendar[-1]}" in outcome.answer["error"]
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("out.parquet", b"before")]
+
+
+def test_an_early_day_says_what_is_missing(score: Callable[..., Outcome], small_lake: Path, tmp_path: Path) -> None:
+    """A session of the lake at which no asset has a window yet: exit code 1, why, and the old file stays."""
+    (tmp_path / "out.parquet").write_bytes(b"before")
+    outcome = score("--as-of", str(Lake(small_lake).calendar()[40]), "--json")
+    assert outcome.exit_code == 1
+    assert "3 assets were skipped, SIMA3: SIMA3 has 41 sessions" in outcome.answer["error"]
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("out.parquet", b"before")]
+
+
+def test_the_answer_names_the_session(score: Callable[..., Outcome], small_lake: Path) -> None:
+    """as_of is the session a day came to mean; a day past the newest is noted; a range names both ends."""
+    newest = str(Lake(small_lake).calendar()[-1])
+    answer = score("--as-of", "2018-06-17", "--json").answer
+    assert (answer["as_of"], answer["history"], answer["note"]) == ("2018-06-15", None, None)
+    assert score("--json").answer["as_of"] == newest
+    late = score("--as-of", "2031-01-01")
+    assert f"as of      {newest}" in late.stdout
+    assert f"note: 2031-01-01 is past the lake's newest session, {newest}" in late.stdout
+    assert "history    2018-01-01 to 2018-06-30" in score("--history", "2018-01-01:2018-06-30").stdout
+
+
+def test_stale_rows_are_counted_and_can_be_left_out(
+    b3dist: Callable[..., Outcome], small_lake: Path, tmp_path: Path
+) -> None:
+    """An asset that stopped trading weeks before the newest session: a plain line, or skipped with the reason."""
+    calendar = Lake(small_lake).calendar()
+    (tmp_path / "files").mkdir()
+    for path in sorted((small_lake.parent / "files").glob("*.ZIP")):
+        records = read_cotahist(path)
+        gone = (records["ticker"] == "SIMA3") & (records["session"] > pd.Timestamp(calendar[-15]))
+        write_cotahist(tmp_path / "files" / path.name, records[~gone], generated=calendar[-1].astype(date))
+    ingest([tmp_path / "files"], tmp_path / "lake")
+    release = make_release(tmp_path / "lake", tmp_path, tickers=["SIMA3", "SIMA4"])
+    words = ["score", "--lake", tmp_path / "lake", "--runs", tmp_path / "runs", "--release", release.release_id]
+    words += ["--out", tmp_path / "out.parquet"]
+    assert "1 of 2 rows are stale: assets that have not traded for more than 5 sessions" in b3dist(*words).stdout
+    answer = b3dist(*words, "--no-stale", "--json").answer
+    assert (answer["rows"], answer["stale"], answer["assets"]) == (1, 0, 2)
+    assert [entry["ticker"] for entry in answer["skipped"]] == ["SIMA3"]
+    assert answer["skipped"][0]["reason"].startswith("stale: ")
+    assert pq.read_table(tmp_path / "out.parquet")["ticker"].to_pylist() == ["SIMA4"]
+
+
+def test_what_a_killed_score_left_is_removed(score: Callable[..., Outcome], tmp_path: Path) -> None:
+    """Only of the same file, and only where the process is gone."""
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    left = {name: tmp_path / f".{name}.tmp" for name in (f"out.parquet.{gone.pid}", f"out.parquet.{os.getppid()}")}
+    other = tmp_path / f".other.parquet.{gone.pid}.tmp"
+    for path in (*left.values(), other):
+        path.write_bytes(b"half")
+    assert score("--as-of", "2018-06-15").exit_code == 0
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "out.parquet", f".out.parquet.{os.getppid()}.tmp", other.name
+    }  # fmt: skip
+
+
+def test_an_out_that_no_file_can_be_written_at(
+    b3dist: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing, a folder or a path below a file: one sentence, before anything is opened."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_bytes(b"before")
+    for out, said in (("", "is a folder"), (".", "is a folder"), ("file/x", "which is a file and no folder")):
+        outcome = b3dist("score", "--out", out, "--json")
+        assert outcome.exit_code == 1 and said in outcome.answer["error"]
 
 
 @pytest.mark.parametrize(
@@ -67,6 +149,7 @@ def test_an_early_day_says_who_was_skipped(score: Callable[..., Outcome]) -> Non
         (("--history", "2018"), "expected FROM:TO"),
         (("--history", "2018-02-01:2018-01-01"), "ends before it begins"),
         (("--tickers", "NOPE3"), "no model of NOPE3"),
+        (("--tickers", ""), "names no ticker"),
         (("--release", "champion"), "champion"),
     ],
 )
