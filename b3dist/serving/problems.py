@@ -35,6 +35,11 @@ class Refusal(B3distError):
         self.facts = dict(facts or {})
 
 
+def visible(text: str) -> str:
+    """At most 500 characters that any terminal and log can show."""
+    return "".join(char if char.isprintable() else "�" for char in text[:500])
+
+
 def json_response(content: Any, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """A JSON answer; NaN and infinity, which JSON does not have, are refused."""
     body = json.dumps(content, allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")

@@ -127,7 +127,9 @@ class Probabilities(BaseModel):
     hold: float
 
 
-Action = Literal["buy", "sell", "hold"]
+Action = Annotated[
+    Literal["buy", "sell", "hold"], Field(description="A class learned by itself: it may disagree with return_pred.")
+]
 Session = Annotated[date, Field(description="The asset's own last bar at or before as_of: the last one the model saw.")]
 Price = Annotated[float, Field(description="Close of that session, BRL as traded.")]
 ReturnPred = Annotated[float, Field(description="Predicted return over the model's horizon, a fraction.")]
@@ -138,7 +140,9 @@ SourceOf = Annotated[
     Field(description="own: a model of this asset; pooled: of all assets; naive: no change, the most frequent action."),
 ]
 Age = Annotated[int, Field(ge=0, description="Exchange sessions from `session` to as_of: 0 if it traded then.")]
-Stale = Annotated[bool, Field(description="The asset has not traded for too many sessions to act on this.")]
+Stale = Annotated[
+    bool, Field(description="The asset has not traded for too many of the lake's sessions to act on this.")
+]
 InSample = Annotated[
     bool,
     Field(description="`session` lies in the part this model was trained on, so the row is no evidence of skill."),
@@ -272,7 +276,7 @@ class ReleaseAnswer(Answer):
     lake_manifest_hash: Annotated[str, Field(description="sha256 of the served lake's manifest.")]
     trained_on_lake_manifest_hash: str
     first_session: date
-    last_session: Annotated[date, Field(description="The newest session there is to predict from.")]
+    last_session: Annotated[date, Field(description="The lake's newest session; `stale` is relative to it.")]
     model_card: Annotated[str, Field(description="Markdown: data, period, metrics with baselines, intended use.")]
 
 
@@ -287,7 +291,7 @@ class ReadyAnswer(Answer):
 
     status: Literal["ready"]
     lake_manifest_hash: str
-    last_session: date
+    last_session: Annotated[date, Field(description="The lake's newest session; `stale` is relative to it.")]
     not_taken_over: Annotated[
         str | None, Field(description="Why a newer release or lake could not be taken over; the old one serves on.")
     ]
@@ -302,8 +306,8 @@ class ErrorAnswer(BaseModel):
     needed: Annotated[int | None, Field(description="422, too few sessions: how many a prediction needs.")] = None
     found: Annotated[int | None, Field(description="422, too few sessions: how many there are.")] = None
     ticker: str | None = None
-    field: Annotated[str | None, Field(description="422: the field at fault.")] = None
-    row: Annotated[int | None, Field(description="422: the row at fault, from 0.")] = None
+    field: Annotated[str | None, Field(description="422: path of the value at fault, e.g. bars.PETR4.close.17.")] = None
+    row: Annotated[int | None, Field(description="422: the row at fault, from 0: the number in `field`.")] = None
     nearest: Annotated[list[str] | None, Field(description="404: known tickers with a similar name.")] = None
     limit_bytes: Annotated[int | None, Field(description="413: the largest body.")] = None
 

@@ -12,8 +12,8 @@ from fastapi import APIRouter, Query, Request, Response
 from b3dist.errors import DataError
 from b3dist.scoring import Skipped
 from b3dist.serving.answers import arrow_response, rows_of, wants_arrow
+from b3dist.serving.arrow_bars import bars_of_arrow
 from b3dist.serving.bodies import (
-    bars_of_arrow,
     bars_of_json,
     content_type,
     parse_json,
