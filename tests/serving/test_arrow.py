@@ -153,6 +153,9 @@ def test_dictionaries_that_are_odd(client: TestClient, table: pa.Table) -> None:
     response = send(client, stream_of(encoded(["SIMA3", None])))
     assert (response.status_code, response.json()["field"]) == (422, "ticker")
     assert "ticker is null" in response.json()["error"]
+    unused = ["SIMA3", "SIMA3", *(f"T{number}" for number in range(2_000))]
+    response = send(client, stream_of(encoded(unused)))
+    assert (response.status_code, response.json()["field"]) == (422, "ticker")
     response = send(client, stream_of(encoded(["SIMA3", "SIMA3"])))
     assert [row["ticker"] for row in response.json()["rows"]] == ["SIMA3"]
 
