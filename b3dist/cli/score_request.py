@@ -100,7 +100,7 @@ def nothing_to_score(
     why = f"; {len(skipped)} assets were skipped, {skipped[0].ticker}: {skipped[0].reason}" if skipped else ""
     return DataError(
         f"there is nothing to score {when}: the lake {reach}{why}",
-        hint="nothing was written; ask for another day, range or asset, or ingest the files it takes",
+        hint="ask for another day, range or asset, or ingest the files it takes",
     )
 
 

@@ -71,11 +71,20 @@ class AssetRows:
             since = int(np.searchsorted(self.gaps, self.gaps[end]))
             needed, found = self.lookback, end + 1 - since
             where = f"since its last gap, up to {self.sessions[end]}"
+            meaning = f"{needed}, one window"
         else:
             where = f"up to {self.sessions[end]}" if end >= 0 else "up to that session"
+            meaning = describe_needed(self.warm_up, self.lookback)
         raise TooFewSessionsError(
-            f"{self.ticker} has {found} sessions {where}, expected at least {needed}", needed=needed, found=found
+            f"{self.ticker} has {found} sessions {where}, expected at least {meaning}", needed=needed, found=found
         )
+
+
+def describe_needed(warm_up: int, lookback: int) -> str:
+    """How many sessions a score takes, and what each is for: the count depends on what is known of the asset."""
+    whole = warm_up == INVALID_ROWS
+    known = "the asset's whole history is known" if whole else "its earlier history is not known"
+    return f"{warm_up + lookback} ({lookback} in the window, {warm_up} before it for the indicators, as {known})"
 
 
 def make_rows(

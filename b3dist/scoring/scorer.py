@@ -15,7 +15,15 @@ from b3dist.release import Release
 from b3dist.scoring.callers_bars import check_bars, positions_of
 from b3dist.scoring.history import score_history
 from b3dist.scoring.models import ReleasedModels, Which
-from b3dist.scoring.rows import AssetRows, Columns, adjustment_at, make_rows, read_columns, rows_of_lake
+from b3dist.scoring.rows import (
+    AssetRows,
+    Columns,
+    adjustment_at,
+    describe_needed,
+    make_rows,
+    read_columns,
+    rows_of_lake,
+)
 from b3dist.scoring.table import SCORES, tabulate_scores
 from b3dist.scoring.windows import Skipped, Window
 
@@ -132,7 +140,7 @@ class Scorer:
         needed, found = warm_up + data.lookback, len(sessions)
         if found < needed:
             raise TooFewSessionsError(
-                f"{ticker} was sent with {found} sessions, expected at least {needed}",
+                f"{ticker} was sent with {found} sessions, expected at least {describe_needed(warm_up, data.lookback)}",
                 needed=needed,
                 found=found,
                 hint="send more history, or declare that the bars are the asset's whole history",

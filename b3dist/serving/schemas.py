@@ -255,7 +255,13 @@ class AssetAnswer(Answer):
     lookback: Annotated[int, Field(description="Sessions in a window.")]
     horizon: Annotated[int, Field(description="Sessions from a window's last row to what is predicted.")]
     hidden_size: int
-    sessions_needed: Annotated[int, Field(description="Sessions a prediction needs, warm-up included.")]
+    sessions_needed: Annotated[
+        int,
+        Field(
+            description="Sessions of your own bars that /v1/score needs, warm-up included. From the lake, or with"
+            " whole_history, fewer are needed: the lookback and the 19 sessions before it."
+        ),
+    ]
     first_session: date | None
     last_session: date | None
     num_sessions: int

@@ -70,7 +70,7 @@ def test_dates_may_be_text_and_numbers_lists(scorer: Scorer, bars: dict[str, np.
 
 def test_too_few_bars_say_how_many_are_needed(scorer: Scorer, bars: dict[str, np.ndarray]) -> None:
     """282 with the warm-up of MACD, 51 where the bars are declared the whole history; a gap starts anew."""
-    with pytest.raises(TooFewSessionsError) as few:
+    with pytest.raises(TooFewSessionsError, match=r"282 \(32 in the window, 250 before it .* not known") as few:
         scorer.window_of_bars(TICKER, newest(bars, 281), adjusted=False)
     assert (few.value.needed, few.value.found) == (282, 281)
     with pytest.raises(TooFewSessionsError) as few:

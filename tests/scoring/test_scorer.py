@@ -102,7 +102,7 @@ def test_unknown_tickers_and_early_days_are_refused(scorer: Scorer) -> None:
     with pytest.raises(UnknownTickerError, match="no model of SIMA9") as unknown:
         scorer.locate("SIMA9")
     assert "SIMA3" in unknown.value.hint
-    with pytest.raises(TooFewSessionsError) as early:
+    with pytest.raises(TooFewSessionsError, match=r"51 \(32 in the window, 19 before it for .*whole") as early:
         scorer.locate("SIMA3", scorer.calendar[49].astype(object))
     assert (early.value.needed, early.value.found) == (51, 50)
     assert scorer.locate("SIMA3", scorer.calendar[50].astype(object)).found == 51
