@@ -2,7 +2,7 @@
 
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -68,6 +68,7 @@ def create(
         raise typer.BadParameter("--lake is for --refit only", param_hint="--lake")
     from b3dist.distributed.initial import InitialSource, open_source
     from b3dist.release import Refitting, create_release
+    from b3dist.release.build import why_untrained
     from b3dist.run_folder import RunFolder
 
     store = open_store(releases, runs)
@@ -83,9 +84,13 @@ def create(
         print(f"b3dist: {ticker} was not refitted: {reason}", file=sys.stderr)
     payload = {**_facts(release, ()), "refit_failed": failed, "not_covered": release.manifest["not_covered"]}
     payload["ladder"] = release.manifest["ladder"]
+    carried = why_untrained(run, [ticker for ticker, asset in release.assets.items() if asset.carried_over])
+    payload["carried_over_assets"] = carried
 
     def display(console: Console) -> None:
         _show_facts(console, payload, ("release_id", "run_id", "assets", "refitted", "carried_over", "path"))
+        for line in _weights_explained(carried, refit=refit):
+            console.print(line, markup=False, soft_wrap=True)
         command = ["b3dist", "release", "promote", release.release_id, "--runs", str(runs)]
         command += ["--releases", str(releases)] if releases is not None else []
         console.print(f"serve it with: {shlex.join(command)}", soft_wrap=True, markup=False)
@@ -201,6 +206,18 @@ def show(
     pointing = tuple(alias for alias, pointed in store.aliases().items() if pointed == release.release_id)
     payload = {**_facts(release, pointing), "manifest": release.manifest, "card": release.card}
     return Answer(payload=payload, show=lambda console: console.print(release.card, markup=False, soft_wrap=True))
+
+
+def _weights_explained(carried: Sequence[Mapping[str, str]], *, refit: bool) -> list[str]:
+    """What the release serves, then each asset that was carried over and why the run has no model of it."""
+    weights = "weights trained again on all rows" if refit else "each asset's evaluated weights"
+    if not carried:
+        return [f"it serves {weights}"]
+    reasons = [f", {entry['reason']}" if entry["reason"] else "" for entry in carried]
+    return [
+        f"it serves {weights}; an asset carried over keeps what the champion served:",
+        *(f"  {entry['ticker']}: {entry['state']}{reason}" for entry, reason in zip(carried, reasons, strict=True)),
+    ]
 
 
 def _facts(release: "Release", aliases: tuple[str, ...]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import hashlib
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -172,7 +172,7 @@ def write_release(store: ReleaseStore, run: RunFolder, parts: Sequence[AssetPart
         "groups": described,
         "assets": {part.ticker: {"newest_session": newest, **part.facts, **models[part.ticker]} for part in ordered},
         "ladder": {name: sum(part.facts["source"] == name for part in ordered) for name in get_args(Source)},
-        "not_covered": _not_covered(run, {part.ticker for part in ordered}),
+        "not_covered": why_untrained(run, set(run.settings.tickers) - {part.ticker for part in ordered}),
     }
     files = {
         WEIGHTS: serialise_groups(groups),
@@ -192,8 +192,11 @@ def _note(run: RunFolder) -> str:
         return ""
 
 
-def _not_covered(run: RunFolder, covered: set[str]) -> list[dict[str, str]]:
-    """Assets of the run without a model in the release, and why, as far as summary.json says."""
+def why_untrained(run: RunFolder, tickers: Collection[str]) -> list[dict[str, str]]:
+    """Ticker, state and reason of assets that a run has no model of, as far as its summary.json says.
+
+    The state is that in the run (failed, skipped, ...), "not in the run" for an asset it was never asked for.
+    """
     entries: Mapping[str, Mapping[str, Any]] = {}
     try:
         summary = json.loads((run.path / "summary.json").read_text(encoding="utf-8"))
@@ -201,8 +204,8 @@ def _not_covered(run: RunFolder, covered: set[str]) -> list[dict[str, str]]:
     except (OSError, ValueError, KeyError, TypeError):
         pass  # a killed driver leaves no summary; what it trained is in the bundles
     found = []
-    for ticker in sorted(set(run.settings.tickers) - covered):
-        entry = entries.get(ticker, {})
+    for ticker in sorted(tickers):
+        entry = entries.get(ticker, {} if ticker in run.settings.tickers else {"state": "not in the run"})
         reason = entry.get("error") or entry.get("reason") or ""
         found.append({"ticker": ticker, "state": str(entry.get("state", "unknown")), "reason": str(reason)})
     return found

@@ -57,6 +57,7 @@ def test_from_create_to_rollback(b3dist: Command, older: RunFolder, newer: RunFo
     assert promoted["mirror_error"] is None
     second = b3dist("release", "create", newer.run_id, "--refit", "--workers", 1, *where).answer
     assert (second["assets"], second["refitted"], second["carried_over"]) == (2, 1, 1)
+    assert second["carried_over_assets"] == [{"ticker": "SIMA4", "state": "failed", "reason": "it diverged"}]
     moved = b3dist("release", "promote", second["release_id"], "--margin", 9, *where).answer
     assert (moved["before"], moved["overridden"]) == (first["release_id"], [])
     assert {score["name"] for score in moved["comparison"]["scores"]} == {"return_error", "macro_f1"}
@@ -98,6 +99,27 @@ def test_what_a_person_reads(b3dist: Command, older: RunFolder, tmp_path: Path) 
     facts = b3dist("release", "show", path.name, "--json", *where).answer
     assert (facts["alias"], facts["assets"], facts["aliases"]) == ("challenger", 2, ["challenger"])
     assert facts["manifest"] == json.loads((path / "manifest.json").read_text())
+
+
+def test_what_was_carried_over_is_named(
+    b3dist: Command, older: RunFolder, newer: RunFolder, small_lake: Path, tmp_path: Path
+) -> None:
+    """Each with what became of it in the run, and that it keeps what the champion served."""
+    where = ("--runs", older.path.parent, "--releases", tmp_path / "releases")
+    told = b3dist("release", "create", older.run_id, *where).stdout
+    assert "it serves each asset's evaluated weights\n" in told
+    (path,) = (tmp_path / "releases").glob("[!.]*/")
+    b3dist("release", "promote", path.name, "--no-mlflow", *where)
+    told = b3dist("release", "create", newer.run_id, *where).stdout
+    assert "evaluated weights; an asset carried over keeps what the champion served:\n" in told
+    assert "  SIMA4: failed, it diverged\n" in told
+    other = train_run(small_lake, tmp_path / "runs", tickers=["SIMA4"])
+    told = b3dist("release", "create", other.run_id, "--runs", tmp_path / "runs", *where[2:]).stdout
+    assert "  SIMA3: not in the run\n" in told
+    (card,) = (
+        one.read_text() for one in (tmp_path / "releases").glob("*/model_card.md") if other.run_id in one.read_text()
+    )
+    assert "an asset carried over keeps what its earlier release served" in card
 
 
 def test_a_refit_that_fails_for_one_asset(b3dist: Command, older: RunFolder, tmp_path: Path) -> None:

@@ -37,6 +37,7 @@ def attempts(action: str, run: RunFolder, releases: Path) -> list[dict[str, Any]
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
+@pytest.mark.slow
 def test_a_killed_create_leaves_nothing_or_everything(run: RunFolder, releases: Path) -> None:
     """Up to the rename only the old release is there, after it the new one too; what was written aside is swept up."""
     champion = ReleaseStore(releases).resolve("champion")
@@ -52,7 +53,7 @@ def test_a_killed_create_leaves_nothing_or_everything(run: RunFolder, releases: 
     assert contents(releases / champion) == before
 
 
-@pytest.mark.parametrize("action", ["promote", "rollback"])
+@pytest.mark.parametrize("action", ["promote", pytest.param("rollback", marks=pytest.mark.slow)])
 def test_a_killed_promotion_moves_the_alias_or_does_not(
     action: str, run: RunFolder, small_lake: Path, releases: Path, tmp_path: Path
 ) -> None:

@@ -103,7 +103,7 @@ def test_own_model_of_the_champion_goes_before_the_pooled_one(
 
 
 def test_only_a_pooled_run_is_fallen_back_on(small_lake: Path, runs: Path, tickers: list[str]) -> None:
-    """And what was trained together is not refitted one by one."""
+    """A run of assets trained one by one covers no other."""
     own = train_run(small_lake, runs, tickers=tickers[-1:])
     store = ReleaseStore(runs.parent / "others")
     with pytest.raises(ReleaseError, match="only a pooled run"):
@@ -115,5 +115,9 @@ def test_pooled_run_is_released_but_not_refitted(small_lake: Path, runs: Path, p
     store = ReleaseStore(runs.parent / "pooled-only")
     alone = create_release(store, pooled_run)
     assert alone.manifest["ladder"] == {"own": 0, "pooled": 5, "naive": 0}
+    assert {asset.source for asset in alone.assets.values()} == {"pooled"}
+    assert len({asset.served.model_sha256 for asset in alone.assets.values()}) == 1
+    assert len({asset.served.scaler.mean.tobytes() for asset in alone.assets.values()}) == 5
+    assert "One LSTM multi-task model for all assets of B3 together" in alone.card
     with pytest.raises(ReleaseError, match="is of a pooled model"):
         create_release(store, pooled_run, refit=Refitting(workers=1))

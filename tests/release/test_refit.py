@@ -1,6 +1,5 @@
 """A refitted release serves models trained on all rows and keeps the evaluated ones beside them."""
 
-import dataclasses
 import shutil
 from pathlib import Path
 
@@ -9,16 +8,12 @@ import pytest
 import torch
 
 from b3dist.data.lake import Lake, ingest
-from b3dist.data.pooled import load_pooled
 from b3dist.data.simulator import simulate
 from b3dist.distributed.initial import InitialSource, open_source
 from b3dist.errors import LakeError, ReleaseError
-from b3dist.recipes import pooled
 from b3dist.release import Refitting, Release, ReleaseStore, create_release, promote
 from b3dist.run_folder import RunFolder
-from b3dist.training.pooled import PooledFitting
-from b3dist.training.pooled_bundle import PooledWriter
-from tests.release.releases import TINY, seeded, train_run
+from tests.release.releases import seeded, train_run
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +53,7 @@ def test_both_variants_are_kept(refitted: Release, release: Release, small_lake:
     assert served.isdisjoint({asset.evaluated.group for asset in refitted.assets.values()})
 
 
+@pytest.mark.slow
 def test_the_number_of_processes_changes_no_bit(refitted: Release, run: RunFolder, tmp_path: Path) -> None:
     """Two processes give the weights of one; each asset is counted."""
     seen: list[tuple[int, int]] = []
@@ -132,8 +128,9 @@ def test_a_refit_of_the_champion_is_no_worse(release: Release, refitted: Release
     assert (comparison.same_models, comparison.scores) == (6, ())
 
 
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_warm_started_asset_is_refitted_from_the_same_start(
-    small_lake: Path, release: Release, run: RunFolder, tmp_path: Path
+    processes: int, small_lake: Path, release: Release, run: RunFolder, tmp_path: Path
 ) -> None:
     """Begun from a release, it begins there again; where that is gone it is served by its evaluated weights."""
     source = InitialSource(kind="release", path=release.path)
@@ -142,7 +139,8 @@ def test_a_warm_started_asset_is_refitted_from_the_same_start(
     warm = train_run(small_lake, tmp_path / "runs", tickers=["SIMA3", "SIMA4"], config=config, start=source)
     store = ReleaseStore(tmp_path / "releases")
     one, two = (
-        create_release(store, warm, refit=Refitting(workers=workers, initial_models=begun)) for workers in (1, 2)
+        create_release(store, warm, refit=Refitting(workers=workers, initial_models=begun))
+        for workers in (1, processes)
     )
     assert states_equal(one, two, "served")
     assert "2 assets were trained on from another model's weights" in one.card
@@ -155,25 +153,3 @@ def test_a_warm_started_asset_is_refitted_from_the_same_start(
     for models in (None, other):
         with pytest.raises(ReleaseError, match=r"started from \(release .* is gone or has changed"):
             create_release(store, warm, refit=Refitting(workers=1, initial_models=models))
-
-
-def test_a_pooled_model_is_released_but_not_refitted(small_lake: Path, tmp_path: Path) -> None:
-    """Every asset has the shared weights with its own scales, and says so; a refit asset by asset is refused."""
-    config = pooled().with_overrides([*TINY, "training.epochs=2", "training.batch_size=96", "training.micro_batch=32"])
-    lake = Lake(small_lake)
-    data = load_pooled(lake, lake.tickers()["ticker"], config.data)
-    fitting = PooledFitting(data, dataclasses.replace(config, data=data.config))
-    for _ in fitting.epochs():
-        pass
-    run = train_run(small_lake, tmp_path / "runs", tickers=[], config=config)
-    writer = PooledWriter(fitting, dataclasses.replace(config, data=data.config), lake_manifest_hash=lake.manifest_hash)
-    for number in range(len(data.assets)):
-        writer.write_asset(number, run.assets)
-    store = ReleaseStore(tmp_path / "releases")
-    with pytest.raises(ReleaseError, match="is of a pooled model, which cannot be refitted"):
-        create_release(store, run, refit=Refitting(workers=1))
-    release = create_release(store, run)
-    assert {asset.source for asset in release.assets.values()} == {"pooled"}
-    assert len({asset.served.model_sha256 for asset in release.assets.values()}) == 1
-    assert len({asset.served.scaler.mean.tobytes() for asset in release.assets.values()}) == 6
-    assert "One LSTM multi-task model for all assets of B3 together" in release.card
