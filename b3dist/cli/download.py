@@ -71,7 +71,7 @@ def download(
     def show(console: Console) -> None:
         for file in files:
             console.print(f"{file.path}: {file.records:,} records, {file.status}")
-        console.print(f"Next: b3dist ingest {out} --lake lake")
+        console.print(f"Next: b3dist ingest {out} --lake lake", soft_wrap=True)
 
     listed = [{"path": str(file.path), "records": file.records, "status": file.status} for file in files]
     return Answer(payload={"files": listed}, show=show)

@@ -178,7 +178,7 @@ def _show(console: Console, summary: dict[str, Any], payload: dict[str, Any]) ->
     console.print(table)
     for entry in summary["assets"]:
         if entry["state"] == "failed":
-            console.print(f"{entry['ticker']} failed: {entry['error']}", markup=False)
+            console.print(f"{entry['ticker']} failed: {entry['error']}", markup=False, soft_wrap=True)
     reasons = [f"{entry['ticker']}: {entry['reason']}" for entry in summary["assets"] if entry["state"] == "skipped"]
     if reasons:
         console.print(f"skipped by rule, e.g. {reasons[0]} (all in summary.json)", markup=False)

@@ -29,10 +29,11 @@ def simulate(
     def show(console: Console) -> None:
         console.print(
             f"{done.assets} assets x {done.sessions} sessions, {done.records:,} records "
-            f"in {len(done.files)} files under {out}"
+            f"in {len(done.files)} files under {out}",
+            soft_wrap=True,
         )
-        console.print(f"What is true of them: {done.truth}")
-        console.print(f"Next: b3dist ingest {out} --lake simlake  (a lake of its own: not real prices)")
+        console.print(f"What is true of them: {done.truth}", soft_wrap=True)
+        console.print(f"Next: b3dist ingest {out} --lake simlake  (a lake of its own: not real prices)", soft_wrap=True)
 
     payload = {
         "files": [str(path) for path in done.files],

@@ -93,4 +93,4 @@ def _show(trained: "TrainedAsset", console: Console) -> None:
         for name, model, baseline in rows:
             table.add_row(part, name, *("-" if value is None else f"{value:.4f}" for value in (model, baseline)))
     console.print(table)
-    console.print(f"baselines: most frequent action; predict no change\nwritten to {trained.path}")
+    console.print(f"baselines: most frequent action; predict no change\nwritten to {trained.path}", soft_wrap=True)
