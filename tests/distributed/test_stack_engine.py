@@ -193,9 +193,9 @@ REAL = ("PETR4", "VALE3", "ITUB4", "BBDC4", "ABEV3", "OGXP3", "MMXM3", "GGBR4")
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_eight_real_assets_come_out_the_same(cluster: None, shared_data: Path, tmp_path: Path) -> None:
-    """After 3 epochs outputs agree within 1e-3, after the card's full training 99 % of the actions and more."""
+    """After 3 epochs outputs agree within 1e-3; after full training within 1e-2, with 99 % of the actions and more."""
     ingest([shared_data / "cotahist"], tmp_path / "lake")
-    for overrides, atol in ((["training.epochs=3"], 1e-3), ([], np.inf)):
+    for overrides, atol in ((["training.epochs=3"], 1e-3), ([], 1e-2)):
         runs = {}
         for engine in ("single", "stack"):
             config = Config().with_overrides(overrides)
