@@ -5,6 +5,7 @@ B3distError              message says what, where, expected and got; `hint` says
 ├── DataError            (also a ValueError) data from outside is not what it must be
 │   ├── FormatError      a COTAHIST file breaks the official layout
 │   ├── LakeError        a lake is absent, damaged or of another version
+│   ├── BadBarError      a value of a caller's bars is impossible; says whose, which field, which row
 │   ├── UnknownTickerError      no model of that ticker
 │   └── InsufficientDataError   an asset cannot be trained or scored: skipped by rule, not failed
 │       └── TooFewSessionsError     a window needs more sessions than there are; says how many of each
@@ -61,6 +62,31 @@ class InsufficientDataError(DataError):
 
 class UnknownTickerError(DataError):
     """There is no model of that ticker."""
+
+
+class BadBarError(DataError):
+    """A value of a caller's bars is impossible.
+
+    Args:
+        message: what it is, and what was expected.
+        ticker: whose bar.
+        field: its column.
+        row: from 0.
+        hint: what the user can do.
+    """
+
+    def __init__(self, message: str, *, ticker: str, field: str, row: int, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.ticker = ticker
+        self.field = field
+        self.row = row
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild_bad_bar, (self.message, self.ticker, self.field, self.row, self.hint)
+
+
+def _rebuild_bad_bar(message: str, ticker: str, field: str, row: int, hint: str) -> BadBarError:
+    return BadBarError(message, ticker=ticker, field=field, row=row, hint=hint)
 
 
 class TooFewSessionsError(InsufficientDataError):

@@ -20,12 +20,12 @@ import typer
 # A job's script finds its own folder, not the one above, and the nodes need not have b3dist installed.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from b3dist.cli.options import DEFAULT_LAKE, DEFAULT_RUNS, LakeOption, RunsOption
+from b3dist.cli.options import DEFAULT_LAKE, DEFAULT_RUNS, LakeOption, RunsOption, parse_tickers
 from b3dist.cli.output import Answer, Debug, Json, answers
 from b3dist.cli.release import ReleasesOption, open_store
 from b3dist.cli.score import AsOf, History, ReleaseOption, TickersOption, WhichOption, show
 from b3dist.cli.score_progress import score_progress
-from b3dist.cli.score_request import check_asked, describe_asked, nothing_to_score, parse_span, parse_tickers
+from b3dist.cli.score_request import check_asked, describe_asked, nothing_to_score, parse_span
 from b3dist.data.lake import Lake
 from b3dist.distributed.score import TICKERS_PER_PART, drive_scores, plan_scores
 from b3dist.scoring.windows import Skipped

@@ -1,9 +1,8 @@
 """`b3dist fleet`: retrain every asset of a lake on Ray."""
 
-import dataclasses
 import shlex
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -21,10 +20,14 @@ from b3dist.cli.options import (
     Seed,
     ToSession,
     build_config,
+    parse_tickers,
 )
 from b3dist.cli.output import DONE, SOME_ASSETS_FAILED, Answer, Debug, Json, answers
 from b3dist.errors import ConfigError
 from b3dist.recipes import recipe as named_recipe
+
+if TYPE_CHECKING:
+    from b3dist.run_folder import RunFolder
 
 LakeOrStored = Annotated[
     Path | None, typer.Option("--lake", help="The lake's folder (default: ./lake; with --resume the run's own).")
@@ -81,12 +84,8 @@ def fleet(
     debug: Debug = False,
 ) -> Answer:
     """Retrain every asset of a lake on Ray: one run, which can be resumed and inspected."""
-    from b3dist.data.lake import Lake
     from b3dist.distributed.fleet import FleetOptions, drive_fleet
-    from b3dist.distributed.initial import OPTION, InitialSource, WarmTrainer, find_source, source_config, warm_config
-    from b3dist.distributed.selection import choose_tickers, new_run
-    from b3dist.run_folder import RunFolder
-    from b3dist.training.question import require_same_question
+    from b3dist.distributed.initial import InitialSource, WarmTrainer
 
     options = FleetOptions(
         workers=parse_workers(workers),
@@ -97,44 +96,22 @@ def fleet(
         tracking_uri=tracking_uri,
         debug=debug,
     )
-    given = [recipe, recipe_file, overrides, seed, from_session, to_session, min_sessions, precision]
-    source = None
-    if init_from is not None:
-        if resume is not None:
-            raise ConfigError("--resume goes on from the run's own initial models", hint="leave out --init-from")
-        source = find_source(init_from, runs=runs, releases=releases or runs.resolve().parent / "releases")
-    config = build_config(
-        recipe or "card",
-        recipe_file=recipe_file,
-        overrides=overrides,
-        seed=seed,
-        from_session=from_session,
-        to_session=to_session,
-        min_sessions=min_sessions,
-        precision=precision,
-        base=None if source is None else warm_config(source, None if recipe is None else named_recipe(recipe)),
-    )
-    if source is not None:
-        require_same_question(source_config(source), config)
-    wanted = [name.strip().upper() for name in tickers.split(",") if name.strip()] if tickers is not None else None
+    asked = {
+        "recipe_file": recipe_file,
+        "overrides": overrides,
+        "seed": seed,
+        "from_session": from_session,
+        "to_session": to_session,
+        "min_sessions": min_sessions,
+        "precision": precision,
+    }
     if resume is None:
-        kept = {OPTION: source.to_option()} if source is not None else {}
-        run = new_run(Lake(lake or DEFAULT_LAKE), runs, config, tickers=wanted, options=kept)
+        initial = None if init_from is None else (init_from, releases or runs.resolve().parent / "releases")
+        run = _new(lake or DEFAULT_LAKE, runs, recipe, asked, tickers=parse_tickers(tickers), initial=initial)
+    elif init_from is not None:
+        raise ConfigError("--resume goes on from the run's own initial models", hint="leave out --init-from")
     else:
-        run = RunFolder.open(runs, resume)
-        if run.settings.kind != "fleet":
-            raise ConfigError(
-                f"run {resume} is of kind {run.settings.kind}", hint=f"b3dist {run.settings.kind} --resume"
-            )
-        opened = Lake(lake or run.settings.lake)
-        unchanged = all(option is None for option in given)
-        run.require_same(config=run.settings.config if unchanged else config, lake_manifest_hash=opened.manifest_hash)
-        if wanted is not None and choose_tickers(opened, wanted) != list(run.settings.tickers):
-            raise ConfigError(
-                f"run {resume} was started with other tickers ({len(run.settings.tickers)} of them)",
-                hint="leave out --tickers to resume it, or start a new run",
-            )
-        run.settings = dataclasses.replace(run.settings, lake=opened.path.resolve())
+        run = _resumed(lake, runs, resume, recipe, asked, tickers=parse_tickers(tickers))
     try:
         source = InitialSource.of_run(run)
         trainer = None if source is None else WarmTrainer(source, device="cuda" if gpus_per_worker else "cpu")
@@ -144,6 +121,58 @@ def fleet(
         command = ["b3dist", "fleet", "--lake", str(run.settings.lake), "--runs", str(runs), "--resume", run.run_id]
         raise KeyboardInterrupt(f"resume with: {shlex.join(command)}") from None
     return _answer(run.path, summary, resumed=resume is not None)
+
+
+def _new(
+    lake: Path,
+    runs: Path,
+    recipe: str | None,
+    asked: dict[str, Any],
+    *,
+    tickers: list[str] | None,
+    initial: tuple[str, Path] | None,
+) -> "RunFolder":
+    """A new run; `initial` names where its models start, and the folder of releases that may be in."""
+    from b3dist.data.lake import Lake
+    from b3dist.distributed.initial import OPTION, find_source, source_config, warm_config
+    from b3dist.distributed.selection import new_run
+    from b3dist.training.question import require_same_question
+
+    if initial is None:
+        return new_run(Lake(lake), runs, build_config(recipe or "card", **asked), tickers=tickers)
+    source = find_source(initial[0], runs=runs, releases=initial[1])
+    base = warm_config(source, None if recipe is None else named_recipe(recipe))
+    config = build_config(recipe or "card", **asked, base=base)
+    require_same_question(source_config(source), config)
+    return new_run(Lake(lake), runs, config, tickers=tickers, options={OPTION: source.to_option()})
+
+
+def _resumed(
+    lake: Path | None,
+    runs: Path,
+    run_id: str,
+    recipe: str | None,
+    asked: dict[str, Any],
+    *,
+    tickers: list[str] | None,
+) -> "RunFolder":
+    """The run to resume; whatever is named again must be what it was begun with."""
+    from b3dist.distributed.selection import choose_tickers, reopen_lake
+    from b3dist.run_folder import RunFolder
+
+    unchanged = recipe is None and all(option is None for option in asked.values())
+    config = None if unchanged else build_config(recipe or "card", **asked)
+    run = RunFolder.open(runs, run_id)
+    kind = run.settings.kind
+    if kind != "fleet":
+        raise ConfigError(f"run {run_id} is of kind {kind}", hint=f"b3dist {kind} --resume {run_id}")
+    opened = reopen_lake(run, lake, config)
+    if tickers is not None and choose_tickers(opened, tickers) != list(run.settings.tickers):
+        raise ConfigError(
+            f"run {run_id} was started with other tickers ({len(run.settings.tickers)} of them)",
+            hint="leave out --tickers to resume it, or start a new run",
+        )
+    return run
 
 
 def parse_workers(text: str | None) -> int | tuple[int, int] | None:

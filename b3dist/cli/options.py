@@ -68,6 +68,20 @@ def build_config(
     return config.with_overrides(overrides or [])
 
 
+def parse_tickers(text: str | None) -> list[str] | None:
+    """`PETR4,vale3` in alphabetical order; None: all.
+
+    Raises:
+        ConfigError: it names none.
+    """
+    if text is None:
+        return None
+    names = sorted({name.strip().upper() for name in text.split(",") if name.strip()})
+    if not names:
+        raise ConfigError(f"--tickers {text!r} names no ticker", hint="leave --tickers out to take every asset")
+    return names
+
+
 def _as_date(session: date | None) -> date | None:
     return session.date() if isinstance(session, datetime) else session
 

@@ -1,7 +1,6 @@
 """`b3dist pooled`: one model over all assets of a lake, data-parallel on Ray."""
 
 import contextlib
-import dataclasses
 import shlex
 import sys
 import time
@@ -25,6 +24,7 @@ from b3dist.cli.options import (
     Seed,
     ToSession,
     build_config,
+    parse_tickers,
 )
 from b3dist.cli.output import Answer, Debug, Json, answers
 from b3dist.config import Config
@@ -103,15 +103,14 @@ def _new(lake: Path, runs: Path, config: Config, *, tickers: str | None, storage
     from b3dist.distributed.pooled import KIND, STORAGE_OPTION
     from b3dist.distributed.selection import new_run
 
-    wanted = [name.strip().upper() for name in tickers.split(",") if name.strip()] if tickers is not None else None
     if storage is not None and "://" not in storage:
         storage = str(Path(storage).resolve())
     options = {STORAGE_OPTION: storage} if storage is not None else {}
-    return new_run(Lake(lake), runs, config, tickers=wanted, kind=KIND, options=options)
+    return new_run(Lake(lake), runs, config, tickers=parse_tickers(tickers), kind=KIND, options=options)
 
 
 def _resumed(runs: Path, run_id: str, lake: Path | None, *, unchanged: bool) -> "RunFolder":
-    from b3dist.data.lake import Lake
+    from b3dist.distributed.selection import reopen_lake
     from b3dist.run_folder import RunFolder
 
     if not unchanged:
@@ -120,9 +119,7 @@ def _resumed(runs: Path, run_id: str, lake: Path | None, *, unchanged: bool) -> 
             hint="leave them out to resume, or start a new run",
         )
     run = RunFolder.open(runs, run_id)
-    opened = Lake(lake or run.settings.lake)
-    run.require_same(config=run.settings.config, lake_manifest_hash=opened.manifest_hash)
-    run.settings = dataclasses.replace(run.settings, lake=opened.path.resolve())
+    reopen_lake(run, lake)
     return run
 
 

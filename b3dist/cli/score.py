@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.console import Console
 
-from b3dist.cli.options import DEFAULT_LAKE, DEFAULT_RUNS, LakeOption, RunsOption
+from b3dist.cli.options import DEFAULT_LAKE, DEFAULT_RUNS, LakeOption, RunsOption, parse_tickers
 from b3dist.cli.output import Answer, Debug, Json, answers
 from b3dist.cli.release import ReleasesOption, open_store
 from b3dist.cli.score_progress import score_progress
@@ -18,7 +18,6 @@ from b3dist.cli.score_request import (
     describe_asked,
     nothing_to_score,
     parse_span,
-    parse_tickers,
 )
 
 ReleaseOption = Annotated[str, typer.Option("--release", help="A release, or champion or challenger.")]

@@ -41,20 +41,6 @@ def parse_span(as_of: datetime | None, history: str | None) -> "Span | None":
     return span
 
 
-def parse_tickers(text: str | None) -> list[str] | None:
-    """`PETR4,vale3`; None: all.
-
-    Raises:
-        ConfigError: it names none.
-    """
-    if text is None:
-        return None
-    names = sorted({name.strip().upper() for name in text.split(",") if name.strip()})
-    if not names:
-        raise ConfigError(f"--tickers {text!r} names no ticker", hint="leave --tickers out to score every asset")
-    return names
-
-
 def check_out(out: Path) -> None:
     """Refuse a path that no file can be written at.
 

@@ -1,7 +1,6 @@
 """`b3dist sweep`: search hyperparameters on Ray Tune."""
 
 import contextlib
-import dataclasses
 import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -30,6 +29,7 @@ from b3dist.cli.options import (
     Seed,
     ToSession,
     build_config,
+    parse_tickers,
 )
 from b3dist.cli.output import Answer, Debug, Json, answers
 from b3dist.cli.sweep_progress import sweep_progress
@@ -113,7 +113,7 @@ def sweep(
         "finalists": finalists,
         "seeds": seeds,
         "search": search,
-        "tickers": [name.strip().upper() for name in tickers.split(",") if name.strip()] if tickers else None,
+        "tickers": parse_tickers(tickers),
         "two_objectives": two_objectives or None,
         "per_asset": per_asset or None,
         "halving": False if no_halving else None,
@@ -154,13 +154,11 @@ def _new(lake: Path, runs: Path, recipe: str, training: dict[str, Any], request:
 
 def _reopened(lake: Path | None, runs: Path, sweep_id: str) -> "SweepFolder":
     """The sweep to resume, on the lake it was begun on (which may have moved, but not changed)."""
-    from b3dist.data.lake import Lake
+    from b3dist.distributed.selection import reopen_lake
     from b3dist.distributed.sweep.folder import SweepFolder
 
     folder = SweepFolder.open(runs, sweep_id)
-    opened = Lake(lake or folder.run.settings.lake)
-    folder.run.require_same(config=folder.config, lake_manifest_hash=opened.manifest_hash)
-    folder.run.settings = dataclasses.replace(folder.run.settings, lake=opened.path.resolve())
+    reopen_lake(folder.run, lake, folder.config)
     return folder
 
 

@@ -1,5 +1,6 @@
-"""Which assets a new run covers, in which order, and under which settings."""
+"""Which assets a new run covers, in which order, under which settings; on which lake an old one goes on."""
 
+import dataclasses
 import difflib
 import importlib.metadata
 import platform
@@ -56,6 +57,24 @@ def new_run(
         options=options or {},
     )
     return RunFolder.create(runs, settings)
+
+
+def reopen_lake(run: RunFolder, lake: Path | None, config: Config | None = None) -> Lake:
+    """The lake that a run goes on with: the one it was begun on, which may have moved but not changed.
+
+    Args:
+        run: its settings name the lake from now on.
+        lake: where the lake is now; None: where it was.
+        config: what was asked for now; None: the run's own.
+
+    Raises:
+        ConfigError: the configuration or the lake's content is another.
+        LakeError: there is no lake.
+    """
+    opened = Lake(lake or run.settings.lake)
+    run.require_same(config=config or run.settings.config, lake_manifest_hash=opened.manifest_hash)
+    run.settings = dataclasses.replace(run.settings, lake=opened.path.resolve())
+    return opened
 
 
 def choose_tickers(lake: Lake, wanted: Sequence[str] | None) -> list[str]:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from b3dist.data.features import INPUT_COLUMNS
-from b3dist.errors import DataError
+from b3dist.errors import BadBarError, DataError
 
 FIRST_SESSION, LAST_SESSION = np.datetime64("1986-01-02"), np.datetime64("2099-12-31")
 """Of any bar: COTAHIST begins in 1986."""
@@ -25,8 +25,8 @@ def check_bars(ticker: str, bars: Mapping[str, npt.ArrayLike]) -> dict[str, npt.
     """A caller's bars as arrays: session (rows,) datetime64[D] and INPUT_COLUMNS (rows,) float64.
 
     Raises:
-        DataError: a field is missing, not a column of numbers or of another length; sessions do not ascend; a value is
-            NaN, infinite, negative, beyond LARGEST, or a price of 0. Names field, row (from 0) and session.
+        BadBarError: sessions do not ascend; a value is NaN, infinite, negative, beyond LARGEST, or a price of 0.
+        DataError: a field is missing, not a column of numbers or of another length.
     """
     missing = [name for name in ("session", *INPUT_COLUMNS) if name not in bars]
     if missing:
@@ -59,14 +59,20 @@ def _check_sessions(ticker: str, given: npt.ArrayLike) -> Sessions:
     outside = ~((sessions >= FIRST_SESSION) & (sessions <= LAST_SESSION))  # NaT is outside too
     if outside.any():
         row = int(np.argmax(outside))
-        raise DataError(
-            f"{ticker}'s session in row {row} is {sessions[row]}, expected {FIRST_SESSION} to {LAST_SESSION}"
+        raise BadBarError(
+            f"{ticker}'s session in row {row} is {sessions[row]}, expected {FIRST_SESSION} to {LAST_SESSION}",
+            ticker=ticker,
+            field="session",
+            row=row,
         )
     falls = np.flatnonzero(np.diff(sessions) <= np.timedelta64(0, "D"))
     if len(falls):
         row = int(falls[0]) + 1
-        raise DataError(
+        raise BadBarError(
             f"{ticker}'s session in row {row} is {sessions[row]}, not after row {row - 1}'s {sessions[row - 1]}",
+            ticker=ticker,
+            field="session",
+            row=row,
             hint="send each session once, in ascending order",
         )
     return sessions
@@ -83,9 +89,12 @@ def _check_numbers(ticker: str, name: str, given: npt.ArrayLike, sessions: Sessi
     if not good.all():
         row = int(np.argmin(good))
         expected = _EXPECTED.get(name, "a price above 0")
-        raise DataError(
+        raise BadBarError(
             f"{ticker}'s {name} in row {row} ({sessions[row]}) is {values[row]:g}, expected {expected},"
-            f" at most {LARGEST:g}"
+            f" at most {LARGEST:g}",
+            ticker=ticker,
+            field=name,
+            row=row,
         )
     return values
 

@@ -1,21 +1,17 @@
 """Every answer that is no 200 has one shape: {error, hint, ...facts}, as the command line's --json has it."""
 
 import json
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from starlette.responses import Response
 from starlette.types import Scope
 
-from b3dist.errors import B3distError, DataError, TooFewSessionsError, UnknownTickerError
+from b3dist.errors import B3distError, BadBarError, DataError, TooFewSessionsError, UnknownTickerError
 
 JSON = "application/json"
 ARROW = "application/vnd.apache.arrow.stream"
 RELEASE_HEADER = "X-Release-Id"
-
-
-_BAD_BAR = re.compile(r"(\S+)'s (\w+) in row (\d+) ")
 _HEADERS = {401: {"WWW-Authenticate": "Bearer"}, 503: {"Retry-After": "1"}}
 
 
@@ -64,18 +60,9 @@ def _status_and_facts(error: B3distError) -> tuple[int, dict[str, Any]]:
         return 404, {}
     if isinstance(error, TooFewSessionsError):
         return 422, {"needed": error.needed, "found": error.found}
+    if isinstance(error, BadBarError):  # the field in the form in which a schema says it
+        where = f"bars.{error.ticker}.{error.field}.{error.row}"
+        return 422, {"ticker": error.ticker, "field": where, "row": error.row}
     if isinstance(error, DataError):
-        return 422, _fault_of(error)
+        return 422, {}
     return 500, {}
-
-
-def _fault_of(error: DataError) -> dict[str, Any]:
-    """Which of a caller's values is at fault, in the form in which a schema says it: field and row.
-
-    `Scorer.window_of_bars` names ticker, field and row in its message; the ticker is one that the release has.
-    """
-    found = _BAD_BAR.match(error.message)
-    if found is None:
-        return {}
-    ticker, field, row = found.groups()
-    return {"ticker": ticker, "field": f"bars.{ticker}.{field}.{row}", "row": int(row)}
