@@ -64,6 +64,7 @@ for i in range(int(steps)):
     step(i)
 cpu = time.process_time() - cpu
 print(batch * int(steps) / (time.perf_counter() - started), cpu / (batch * int(steps)), flush=True)
+torch.distributed.destroy_process_group()
 """
 
 CORE = """
@@ -86,6 +87,7 @@ for _ in fitting.epochs():
 seconds = time.perf_counter() - started
 stepping = fitting.stepping_s
 print(windows / stepping, windows / seconds, fitting.workers.waited_s / seconds, fitting.stepping_cpu_s / windows)
+torch.distributed.destroy_process_group()
 """
 
 
