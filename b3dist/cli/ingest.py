@@ -91,6 +91,13 @@ def _warnings(result: "IngestResult") -> list[str]:
     sentences = []
     for file in result.files:
         name = Path(file.path).name
+        if file.repeated is not None:
+            one, again, (first, second) = file.repeated, file.repeated.count > 1, file.repeated.lines
+            sentences.append(
+                f"{name} has {one.count:,} {'bars' if again else 'bar'} twice, and the last record counts:"
+                f" {one.ticker} on {one.session} is on lines {first:,} and {second:,}"
+                f"{' (the first of them)' if again else ''}"
+            )
         if file.status == "ingested" and file.kept and not file.bars:
             sentences.append(f"{name} gives the lake no bar: files generated later hold all of its sessions")
         elif file.tickers_gone:

@@ -88,6 +88,16 @@ def test_tickers_pushed_out_of_the_lake_are_said(b3dist: B3dist, folder: Path, t
     assert "2 bars of 1 tickers" in done.stdout
 
 
+def test_a_bar_twice_in_a_file_is_said(b3dist: B3dist, tmp_path: Path) -> None:
+    """One sentence on stderr with the file, the bar and both lines; the last record is in the lake."""
+    path = write_quotes(tmp_path / "COTAHIST_A2024.TXT", ["PETR4", "PETR4"], SESSIONS, generated=date(2024, 1, 9))
+    done = b3dist("ingest", path, "--lake", tmp_path / "lake")
+    (line,) = done.stderr.splitlines()
+    assert "COTAHIST_A2024.TXT has 2 bars twice, and the last record counts: PETR4 on" in line
+    assert "on lines 2 and 3 (the first of them)" in line
+    assert "4 2 ingested" in " ".join(done.stdout.split())
+
+
 def test_warnings_of_many_files_are_cut(b3dist: B3dist, folder: Path, tmp_path: Path) -> None:
     """A folder of superseded files does not fill the screen: five are named, the others counted."""
     b3dist("ingest", folder, "--lake", tmp_path / "lake")

@@ -66,6 +66,25 @@ def test_a_renamed_ticker_is_not_gone(tmp_path: Path) -> None:
     assert (file.sessions_taken, list(file.tickers_gone)) == (3, [])
 
 
+def test_a_bar_that_a_file_holds_twice_is_told(tmp_path: Path) -> None:
+    """The last record of a ticker and session counts; how many, which and where the first is, is told."""
+    path = write_quotes(tmp_path / "COTAHIST_A2024.TXT", ["PETR4", "VALE3"], SESSIONS, generated=date(2024, 1, 9))
+    (file,) = ingest([path], tmp_path / "once").files
+    assert file.repeated is None
+    assert file.to_dict()["repeated"] == 0
+    place = FIELD["ticker"].start
+    tickers = [line[place : place + 12] for line in path.read_bytes().split(b"\n")[1:-2]]
+    other = next(row for row, ticker in enumerate(tickers) if ticker != tickers[0])
+    (file,) = ingest([edited(path, {(2 + other, place): tickers[0]})], tmp_path / "twice").files
+    ticker = tickers[0].decode().strip()
+    records = read_cotahist(path)
+    closes = records.loc[(records["ticker"] == ticker) & (records["session"] == SESSIONS[0]), "close"]
+    assert file.repeated is not None
+    assert (file.repeated.count, file.repeated.ticker, str(file.repeated.session)) == (1, ticker, SESSIONS[0])
+    assert file.repeated.lines == (2, 2 + other)
+    assert Lake(tmp_path / "twice").bars(ticker)["close"].iloc[0] == closes.iloc[-1] != closes.iloc[0]
+
+
 def test_a_known_file_changes_nothing(tmp_path: Path) -> None:
     """Ingesting again, also under another name, leaves the lake as it is to the byte of its manifest."""
     path, lake = write(tmp_path / "COTAHIST_A2024.ZIP"), tmp_path / "lake"

@@ -17,6 +17,7 @@ from b3dist.data.cotahist.verify import printable, refuse
 from b3dist.data.lake.holdings import Holdings
 from b3dist.data.lake.manifest import SourceFile
 from b3dist.data.lake.reader import Lake
+from b3dist.data.lake.repeats import RepeatFinder, Repeats
 from b3dist.data.lake.writer import LakeWriter, Stage
 from b3dist.data.universe import check_universe, select_bars, to_bars
 from b3dist.errors import DataError, FormatError
@@ -48,6 +49,13 @@ class IngestedFile:
     """Sessions that another file held before this ingest."""
     tickers_gone: Sequence[str] = ()
     """Tickers that had bars among those sessions and are no longer in the lake."""
+    repeated: Repeats | None = None
+    """Bars that a later record of the same file replaced."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain dictionary for JSON, without what does not apply; of the repeated bars their number."""
+        content = {name: value for name, value in vars(self).items() if value is not None}
+        return {**content, "repeated": self.repeated.count if self.repeated else 0}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,8 +79,7 @@ class IngestResult:
         content = {name: value for name, value in vars(self).items() if name != "files"}
         for name in ("first_session", "last_session"):
             content[name] = content[name].isoformat() if content[name] else None
-        files = [{key: value for key, value in vars(file).items() if value is not None} for file in self.files]
-        return {"files": files, **content}
+        return {"files": [file.to_dict() for file in self.files], **content}
 
 
 def ingest(
@@ -156,17 +163,20 @@ def find_files(sources: Iterable[Path]) -> tuple[list[Path], list[str]]:
 
 def _take(path: Path, writer: LakeWriter, progress: Progress | None) -> IngestedFile:
     digest = _sha256(path)
-    source, status = writer.known(digest), "unchanged"
+    source, status, repeats = writer.known(digest), "unchanged", Repeats()
     if source is None:
-        stage = _read(path, digest, writer, progress)
+        stage, repeats = _read(path, digest, writer, progress)
         writer.stage(stage)
         source, status = stage.source, "ingested"
-    return IngestedFile(path=str(path), records=source.records, kept=source.kept, sha256=digest, status=status)
+    repeated = repeats if repeats.count else None
+    return IngestedFile(
+        path=str(path), records=source.records, kept=source.kept, sha256=digest, status=status, repeated=repeated
+    )
 
 
-def _read(path: Path, digest: str, writer: LakeWriter, progress: Progress | None) -> Stage:
+def _read(path: Path, digest: str, writer: LakeWriter, progress: Progress | None) -> tuple[Stage, Repeats]:
     """Read and verify one file, keeping the bars of the universe."""
-    kept, sessions = 0, set[int]()
+    kept, sessions, repeats = 0, set[int](), RepeatFinder()
     spool = writer.new_spool()
     with CotahistReader(path) as reader:
         waiting: list[Rows] = []
@@ -179,6 +189,7 @@ def _read(path: Path, digest: str, writer: LakeWriter, progress: Progress | None
             lines = chosen + reader.records - len(rows) + 2
             _check_quote_factor(path, waiting[-1], lines)
             _check_ticker(path, waiting[-1], lines)
+            repeats.add(waiting[-1], lines)
             kept += len(chosen)
             if sum(map(len, waiting)) >= _ROWS_AT_ONCE:
                 spool.add_bars(to_bars(np.concatenate(waiting), generated=reader.generated))
@@ -197,7 +208,7 @@ def _read(path: Path, digest: str, writer: LakeWriter, progress: Progress | None
         first_session=dates[0] if dates else None,
         last_session=dates[-1] if dates else None,
     )
-    return Stage(source=source, sessions=dates, spool=spool)
+    return Stage(source=source, sessions=dates, spool=spool), repeats.find()
 
 
 def _check_quote_factor(path: Path, rows: Rows, lines: NDArray[np.int64]) -> None:
