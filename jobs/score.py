@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from b3dist.cli.options import DEFAULT_LAKE, DEFAULT_RUNS, LakeOption, RunsOption, parse_tickers
 from b3dist.cli.output import Answer, Debug, Json, answers
 from b3dist.cli.release import ReleasesOption, open_store
-from b3dist.cli.score import AsOf, History, ReleaseOption, TickersOption, WhichOption, show
+from b3dist.cli.score import AsOf, History, NoStale, ReleaseOption, TickersOption, WhichOption, show
 from b3dist.cli.score_progress import score_progress
 from b3dist.cli.score_request import check_asked, describe_asked, nothing_to_score, parse_span
 from b3dist.data.lake import Lake
@@ -42,6 +42,7 @@ def score(
     history: History = None,
     tickers: TickersOption = None,
     which: WhichOption = "served",
+    no_stale: NoStale = False,
     tickers_per_part: Annotated[
         int, typer.Option("--tickers-per-part", min=1, help="Work of a task.")
     ] = TICKERS_PER_PART,
@@ -51,7 +52,8 @@ def score(
 ) -> Answer:
     """Score on a Ray cluster; run it again to go on."""
     started = time.perf_counter()
-    span, day, wanted = parse_span(as_of, history), as_of.date() if as_of else None, parse_tickers(tickers)
+    span, wanted = parse_span(as_of, history, no_stale=no_stale), parse_tickers(tickers)
+    day = as_of.date() if as_of else None
     opened, lake_opened = open_store(releases, runs).open(release), Lake(lake)
     calendar = lake_opened.calendar()
     check_asked(calendar, day, span)
@@ -62,6 +64,7 @@ def score(
         as_of=day,
         tickers=wanted,
         which=which,
+        keep_stale=not no_stale,
         tickers_per_part=tickers_per_part,
     )
     with score_progress(sum(map(len, plan.parts))) as report:

@@ -32,7 +32,11 @@ History = Annotated[
 TickersOption = Annotated[str | None, typer.Option("--tickers", help="Some assets only, e.g. PETR4,VALE3.")]
 WhichOption = Annotated[
     Literal["served", "evaluated"],
-    typer.Option("--which", help="Models meant for serving, or those that the metrics are of (differ after --refit)."),
+    typer.Option("--weights", help="Of a refitted release: models meant for serving, or those its metrics are of."),
+]
+NoStale = Annotated[
+    bool,
+    typer.Option("--no-stale", help="Leave out assets that have not traded for too many sessions; not with --history."),
 ]
 
 
@@ -47,9 +51,7 @@ def score(
     history: History = None,
     tickers: TickersOption = None,
     which: WhichOption = "served",
-    no_stale: Annotated[
-        bool, typer.Option("--no-stale", help="Leave out assets that have not traded for too many sessions.")
-    ] = False,
+    no_stale: NoStale = False,
     json_output: Json = False,
     debug: Debug = False,
 ) -> Answer:
@@ -59,7 +61,7 @@ def score(
     from b3dist.data.lake import Lake
     from b3dist.scoring.bulk import remove_leftovers, score_day, score_span, write_scores
 
-    span = parse_span(as_of, history)
+    span = parse_span(as_of, history, no_stale=no_stale)
     wanted = parse_tickers(tickers)
     check_out(out)
     started = time.perf_counter()

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     Calendar = npt.NDArray[np.datetime64]
 
 
-def parse_span(as_of: datetime | None, history: str | None) -> "Span | None":
-    """First and last session of `FROM:TO`; None where one day is asked for.
+def parse_span(as_of: datetime | None, history: str | None, *, no_stale: bool) -> "Span | None":
+    """First and last session of `FROM:TO`; None where one day is asked for, of which alone an asset can be stale.
 
     Raises:
         ConfigError: no two dates in order.
@@ -29,6 +29,8 @@ def parse_span(as_of: datetime | None, history: str | None) -> "Span | None":
         return None
     if as_of is not None:
         raise typer.BadParameter("give --as-of or --history, not both", param_hint="--history")
+    if no_stale:
+        raise typer.BadParameter("a history has no stale rows: it goes with one day", param_hint="--no-stale")
     try:
         first, _, last = history.partition(":")
         span = date.fromisoformat(first.strip()), date.fromisoformat(last.strip())

@@ -50,13 +50,15 @@ class ScorePlan:
     """First and last session; None: one day."""
     as_of: date | None
     which: Which
+    keep_stale: bool
+    """Also assets that have not traded for too many sessions."""
     parts: tuple[tuple[str, ...], ...]
     """Tickers of each part."""
 
     def identity(self) -> dict[str, Any]:
         """plan.json: all that the numbers depend on, and not where release and lake lie."""
         facts = {name: value for name, value in asdict(self).items() if name not in ("release", "lake")}
-        return {"schema_version": 2, **json.loads(json.dumps(facts, default=str))}
+        return {"schema_version": 3, **json.loads(json.dumps(facts, default=str))}
 
 
 def plan_scores(
@@ -67,6 +69,7 @@ def plan_scores(
     as_of: date | None = None,
     tickers: list[str] | None = None,
     which: Which = "served",
+    keep_stale: bool = True,
     tickers_per_part: int = TICKERS_PER_PART,
 ) -> ScorePlan:
     """Divide some assets (None: all) of a release into parts of neighbouring tickers.
@@ -87,6 +90,7 @@ def plan_scores(
         span=span,
         as_of=as_of,
         which=which,
+        keep_stale=keep_stale,
         parts=tuple(itertools.batched(wanted, tickers_per_part)),
     )
 
@@ -135,7 +139,9 @@ def write_part(plan: ScorePlan, out: Path, number: int) -> None:
     release, lake = _open(plan.release, plan.release_sha256, plan.lake, plan.lake_manifest_hash)
     tickers = plan.parts[number]
     if plan.span is None:
-        scored = score_day(release, lake, as_of=plan.as_of, tickers=tickers, which=plan.which)
+        scored = score_day(
+            release, lake, as_of=plan.as_of, tickers=tickers, which=plan.which, keep_stale=plan.keep_stale
+        )
     else:
         scored = score_span(release, lake, plan.span, tickers=tickers, which=plan.which, threads=1)
     write_scores(part_path(out, number), scored)

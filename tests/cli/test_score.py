@@ -12,6 +12,7 @@ import pytest
 
 from b3dist.data.cotahist import read_cotahist, write_cotahist
 from b3dist.data.lake import Lake, ingest
+from b3dist.distributed.score import part_path, plan_scores, write_part
 from b3dist.release import Release
 from tests.cli.conftest import Outcome
 from tests.release.releases import make_release
@@ -116,6 +117,12 @@ def test_stale_rows_are_counted_and_can_be_left_out(
     assert [entry["ticker"] for entry in answer["skipped"]] == ["SIMA3"]
     assert answer["skipped"][0]["reason"].startswith("stale: ")
     assert pq.read_table(tmp_path / "out.parquet")["ticker"].to_pylist() == ["SIMA4"]
+    refused = b3dist(*words, "--no-stale", "--history", "2018-01-01:2018-06-30")
+    assert refused.exit_code == 2
+    assert "a history has no stale rows" in refused.stderr
+    (tmp_path / "parts").mkdir()
+    write_part(plan_scores(release, Lake(tmp_path / "lake"), span=None, keep_stale=False), tmp_path / "parts", 0)
+    assert pq.read_table(part_path(tmp_path / "parts", 0))["ticker"].to_pylist() == ["SIMA4"]
 
 
 def test_what_a_killed_score_left_is_removed(score: Callable[..., Outcome], tmp_path: Path) -> None:
