@@ -18,9 +18,10 @@ import numpy as np
 from scipy.stats import wilcoxon
 
 from b3dist.config import Config
+from b3dist.distributed.sweep.suggest import PackSizes
 from b3dist.tuning.scores import CohortScore
 from b3dist.tuning.space import Point, SearchSpace, search_space
-from b3dist.tuning.study import Search, SearchSettings
+from b3dist.tuning.study import Search, SearchSettings, Suggestion
 
 WEIGHTS = np.array([1.0, 0.8, 0.6, 1.0])
 """How much each setting matters."""
@@ -57,16 +58,27 @@ def search_once(space: SearchSpace, seed: int, arguments: argparse.Namespace, jo
     )
     search, peak = Search(settings, journal), planted_peak(seed)
     noise = np.random.default_rng([seed, 2])
-    while (suggestion := search.ask()) is not None:
-        value = height(space.to_unit(suggestion.params), peak) + arguments.noise * float(noise.normal())
+    sizes = PackSizes(most=arguments.at_once)
+    while asked := ask_together(search, sizes.next(search.num_left, workers=1)):
+        values = {
+            one.number: height(space.to_unit(one.params), peak) + arguments.noise * float(noise.normal())
+            for one in asked
+        }
         for epoch in range(1, arguments.epochs + 1):
-            score = CohortScore(macro_f1=learnt(value, epoch, arguments.epochs), error_ratio=1.0)
-            stopped = search.report(suggestion.number, epoch, score) and epoch < arguments.epochs
-            if stopped:
-                break
-        search.tell(suggestion.number, score, pruned=stopped, attributes={})
+            for number in list(values):
+                score = CohortScore(macro_f1=learnt(values[number], epoch, arguments.epochs), error_ratio=1.0)
+                stopped = search.report(number, epoch, score) and epoch < arguments.epochs
+                if stopped or epoch == arguments.epochs:
+                    search.tell(number, score, pruned=stopped, attributes={})
+                    del values[number]
     ended = [record for record in search.records() if record.state == "complete" and record.values]
     return space.to_unit(max(ended, key=lambda record: record.values or (0.0,)).params)
+
+
+def ask_together(search: Search, size: int) -> list[Suggestion]:
+    """The next trials to run at once; none once all have begun."""
+    asked = [search.ask(together=size > 1) for _ in range(size)]
+    return [one for one in asked if one is not None]
 
 
 def random_once(seed: int, trials: int) -> Point:
@@ -84,6 +96,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=60)
     parser.add_argument("--epochs", type=int, default=9)
     parser.add_argument("--noise", type=float, default=0.0, help="Standard deviation added to the objective.")
+    parser.add_argument("--at-once", type=int, default=1, help="Trials that run together, as with --engine stack.")
     parser.add_argument("--halving", action="store_true", help="Stop trials early, as a sweep does by default.")
     arguments = parser.parse_args()
     print(json.dumps(measure(arguments), indent=1))

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from b3dist.cli.fleet import (
     Address,
+    Engine,
     GpusPerWorker,
     LakeOrStored,
     MinSessions,
@@ -61,7 +62,13 @@ TwoObjectives = Annotated[
 ]
 PerAsset = Annotated[bool, typer.Option("--per-asset", help="Also choose parameters for each asset of the cohort.")]
 NoHalving = Annotated[bool, typer.Option("--no-halving", help="Train every trial to its end.")]
-Workers = Annotated[int | None, typer.Option("--workers", help="Trials that run at once (default: all cores).")]
+Workers = Annotated[
+    int | None, typer.Option("--workers", help="Trials, or packs of trials, that run at once (default: all cores).")
+]
+TrialsAtOnce = Annotated[
+    int | None,
+    typer.Option("--trials-at-once", help="Trials a worker trains as one stack (default: what fits and still learns)."),
+]
 Resume = Annotated[str | None, typer.Option("--resume", help="Go on with this sweep.")]
 
 
@@ -81,6 +88,8 @@ def sweep(
     no_halving: NoHalving = False,
     workers: Workers = None,
     gpus_per_worker: GpusPerWorker = 0.0,
+    engine: Engine = "auto",
+    trials_at_once: TrialsAtOnce = None,
     resume: Resume = None,
     address: Address = None,
     tracking_uri: TrackingUri = None,
@@ -101,6 +110,7 @@ def sweep(
     options = FleetOptions(
         workers=workers,
         gpus_per_worker=gpus_per_worker,
+        engine=engine,
         address=address,
         tracking=mlflow,
         tracking_uri=tracking_uri,
@@ -117,8 +127,9 @@ def sweep(
         "two_objectives": two_objectives or None,
         "per_asset": per_asset or None,
         "halving": False if no_halving else None,
+        "trials_at_once": trials_at_once,
     }
-    request = {name: value for name, value in asked.items() if value is not None}
+    request: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
     training = {
         "recipe_file": recipe_file,
         "overrides": overrides,
@@ -128,6 +139,7 @@ def sweep(
         "min_sessions": min_sessions,
     }
     if resume is None:
+        request["engine"] = "stack" if options.stacks else "single"
         folder = _new(lake or DEFAULT_LAKE, runs, recipe or "card", training, request)
     else:
         named = [*request, *(name for name, value in {"recipe": recipe, **training}.items() if value is not None)]
@@ -180,6 +192,7 @@ def _answer(folder: "SweepFolder", summary: dict[str, Any]) -> Answer:
         "path": str(folder.run.path),
         "verdict": verdict["reason"],
         "best_recipe": str(folder.best),
+        "engine": summary["engine"],
         **{name: totals[name] for name in ("complete", "pruned", "failed", "wall_seconds")},
     }
     if summary["asset_verdict"]:

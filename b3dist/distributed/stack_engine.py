@@ -1,21 +1,18 @@
 """How a worker trains a pack of assets as one stack: load each, fit all together, commit each."""
 
 import functools
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NoReturn
 
 from b3dist.config import Config
-from b3dist.data.features import FEATURE_NAMES
 from b3dist.data.lake import Lake
 from b3dist.errors import TrainingError
 from b3dist.training.asset import PreparedAsset, TrainedAsset, commit_asset, prepare_training
 from b3dist.training.fused import Execution, fit_stack
 from b3dist.training.fused_data import StackMember
-from b3dist.training.packs import fit_halving, models_that_fit
+from b3dist.training.packs import fit_halving, models_of_lake
 from b3dist.training.trainer import Fit
 from b3dist.training.warm_start import InitialModels
 
@@ -44,16 +41,8 @@ class StackEngine:
     ) -> None:
         self._lake, self._config, self._assets_dir = lake, config, assets_dir
         self._device, self._initial_models = device, initial_models
-        self.most = models_that_fit(
-            config,
-            device=device,
-            num_features=len(FEATURE_NAMES[config.data.feature_set]),
-            num_rows=int(lake.tickers()["num_sessions"].max()),
-            share=min(gpu_share, 1.0),
-        )
-        # On a CPU a worker has one core: nothing to draw on meanwhile.
-        pool = ThreadPoolExecutor(len(os.sched_getaffinity(0))) if device != "cpu" else None
-        self._execution = Execution(pool=pool)
+        self.most = models_of_lake(lake, config, device=device, gpu_share=gpu_share)
+        self._execution = Execution.on(device)
 
     def train(self, tickers: Sequence[str]) -> Iterator[tuple[str, Callable[[], TrainedAsset]]]:
         """Each asset with what commits it, or raises what went wrong with it."""

@@ -7,8 +7,9 @@ stopped leave the stack once they are more than a tenth of it.
 """
 
 import math
-from collections.abc import Callable, Sequence
-from concurrent.futures import Executor
+import os
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import torch
@@ -22,7 +23,6 @@ from b3dist.model.stacked_losses import loss_terms
 from b3dist.model.stacked_lstm import PLAIN, PLAIN_BF16, Kernels, last_hidden
 from b3dist.training.fused_data import (
     Draws,
-    EpochDraws,
     Randomness,
     ReturnUnits,
     StackMember,
@@ -31,39 +31,17 @@ from b3dist.training.fused_data import (
     StepPlan,
     one_shape,
 )
+from b3dist.training.fused_epoch import Batch, MemberEpoch, tabulate_epoch, tell_epoch
 from b3dist.training.fused_graph import GraphedSteps
 from b3dist.training.fused_judge import Judgement, judge_windows
 from b3dist.training.fused_state import BiasCorrections, Hyperparameters, Layout, StackAdam, Watch, keep_slots
-from b3dist.training.packs import StepSlice, plan_slices
+from b3dist.training.packs import plan_slices
 from b3dist.training.precision import matmul_precision, require_supported
 from b3dist.training.return_unit import ReturnTarget
 from b3dist.training.trainer import EpochRecord, Fit
 
 COMPACT_AT = 0.1
 """Share of stopped models beyond which the stack is made smaller."""
-
-
-@dataclass(frozen=True)
-class Batch:
-    """One step's inputs for A models."""
-
-    starts: Tensor
-    """(A, B) first row of each window."""
-    masks: Tensor
-    """(A, B, H)."""
-    action: Tensor
-    target: Tensor
-    focal_weights: Tensor
-    squared_weights: Tensor
-    size: Tensor
-    """(A,) float64, windows that are no padding."""
-
-    def part(self, part: StepSlice) -> "Batch":
-        """Of an epoch's batches, each tensor (K, S, B, ...), one step of some models."""
-        wide = {
-            name: tensor[part.span, part.step, : part.width] for name, tensor in vars(self).items() if name != "size"
-        }
-        return Batch(**wide, size=self.size[part.span, part.step])
 
 
 @dataclass(frozen=True)
@@ -76,6 +54,11 @@ class Execution:
     """What runs the recurrence; None: plain PyTorch in the configured precision."""
     graphs: bool = False
     """Replay each step from a CUDA graph."""
+
+    @classmethod
+    def on(cls, device: str) -> "Execution":
+        """What a worker uses; on a CPU it has one core: nothing to draw on meanwhile."""
+        return cls(pool=ThreadPoolExecutor(len(os.sched_getaffinity(0))) if device != "cpu" else None)
 
 
 def fit_stack(
@@ -167,53 +150,44 @@ class StackFitting:
         epoch = 0
         while not all(self.stopped):
             epoch += 1
-            records, ended, errors = self.advance(epoch)
-            for slot, record in records.items():
-                history[self.order[slot]].append(record)
+            ended, diverged = set(), {}
+            for number, told in self.advance(epoch).items():
+                if isinstance(told, TrainingError):
+                    diverged[number] = told
+                    continue
+                history[number].append(told.record)
                 if on_epoch is not None:
-                    on_epoch(self.order[slot], record)
-            outcomes |= {self.order[slot]: error for slot, error in errors.items()}
-            outcomes |= self._harvest(ended, history)
-            for slot in (*ended, *errors):
-                self.stopped[slot] = True
-            self._compact()
+                    on_epoch(number, told.record)
+                if told.is_last:
+                    ended.add(number)
+            outcomes |= {**diverged, **self._harvest(ended, history)}
+            self.leave({*ended, *diverged})
         return [outcomes[number] for number in sorted(outcomes)]
 
-    def advance(self, epoch: int) -> tuple[dict[int, EpochRecord], list[int], dict[int, TrainingError]]:
-        """One epoch and what it means: each running slot's line of history, slots that end, slots that diverged."""
+    def advance(self, epoch: int) -> dict[int, MemberEpoch | TrainingError]:
+        """One epoch of every model still in training, and what it came to, by member; the caller lets models leave."""
         learning_rate = self.adam.learning_rate.clone()
         train_loss = self.run_epoch()
         judged = self.judge(self.val, self.adam.weights)
         impatient = self.watch.update(judged.loss, epoch, self.adam, self.hyper)
         over = impatient | (epoch >= self.hyper.epochs)
-        columns = [train_loss, judged.loss, judged.macro_f1, judged.mae, learning_rate, over.to(torch.float64)]
-        table = torch.stack(columns, dim=1).tolist()  # the epoch's only wait for the device
-        records, ended, errors = {}, [], {}
-        for slot, (training, validation, f1, mae, rate, is_over) in enumerate(table):
-            if self.stopped[slot]:
-                continue
-            if not (math.isfinite(training) and math.isfinite(validation)):
-                errors[slot] = TrainingError(
-                    f"{self.members[slot].data.ticker} diverged at epoch {epoch}:"
-                    f" training loss {training}, validation loss {validation}",
-                    hint="lower training.learning_rate or the loss weights",
-                )
-                continue
-            records[slot] = EpochRecord(
-                epoch=epoch,
-                train_loss=training,
-                val_loss=validation,
-                val_macro_f1=f1,
-                val_mae=mae,
-                learning_rate=rate,
-            )
-            if is_over:
-                ended.append(slot)
-        return records, ended, errors
+        table = tabulate_epoch(judged, train_loss=train_loss, learning_rate=learning_rate, over=over)
+        return {
+            number: tell_epoch(self.members[slot].data.ticker, epoch, row)
+            for slot, (number, row) in enumerate(zip(self.order, table.tolist(), strict=True))  # waits for the device
+            if not self.stopped[slot]
+        }
+
+    def leave(self, members: Collection[int]) -> None:
+        """Train these members no more, and make the stack smaller once those that left are many."""
+        for slot, number in enumerate(self.order):
+            self.stopped[slot] |= number in members
+        self._compact()
 
     def run_epoch(self) -> Tensor:
         """One pass of every model over its draws; mean losses of the steps, (K,) float64, weighted by their windows."""
-        epoch = self._lay_out(self.draws.next(self.plan, self.device, self.dtype))
+        draws = self.draws.next(self.plan, self.device, self.dtype)
+        epoch = Batch.of_epoch(draws, self.train, plan=self.plan, hyper=self.hyper)
         self.loss_sum.zero_()
         with matmul_precision(self.precision):
             for part in self.slices:
@@ -267,36 +241,19 @@ class StackFitting:
         weights = self.layout.views(flat)
         return judge_windows(weights, windows, rows=rows, hyper=hyper, units=units, lookback=self.lookback)
 
-    def _lay_out(self, draws: EpochDraws) -> Batch:
-        """An epoch's batches, each tensor (K, S, ...)."""
-        shape = draws.index.shape
-        flat = draws.index.view(shape[0], -1)
-        names = ("starts", "action", "target", "class_weight", "importance")
-        columns = {name: getattr(self.train, name).gather(1, flat).view(shape) for name in names}
-        focal_weights = self.hyper.action_weight[:, None, None] * self.plan.weight * columns["class_weight"]
-        squared_weights = self.hyper.return_weight[:, None, None] * self.plan.weight * columns["importance"]
-        return Batch(
-            starts=columns["starts"],
-            masks=draws.masks,
-            action=columns["action"],
-            target=columns["target"].to(self.dtype),
-            focal_weights=focal_weights.to(self.dtype),
-            squared_weights=squared_weights.to(self.dtype),
-            size=self.plan.size,
-        )
-
-    def _harvest(self, ended: Sequence[int], history: dict[int, list[EpochRecord]]) -> dict[int, Fit]:
-        """The finished models of the slots that ended, by member."""
-        if not ended:
+    def _harvest(self, ended: Collection[int], history: dict[int, list[EpochRecord]]) -> dict[int, Fit]:
+        """The finished models of the members that ended."""
+        places = [slot for slot, number in enumerate(self.order) if number in ended]
+        if not places:
             return {}
-        slots = torch.tensor(ended, device=self.device)
+        slots = torch.tensor(places, device=self.device)
         kept = self.watch.best_weights.index_select(0, slots)
         train_loss = self.judge(self.train, kept, slots=slots).loss.tolist()
         best_loss = self.watch.best_loss.index_select(0, slots).tolist()
         best_epoch = self.watch.best_epoch.index_select(0, slots).tolist()
         weights = {name: tensor.float().cpu() for name, tensor in self.layout.views(kept).items()}
         fits = {}
-        for place, slot in enumerate(ended):
+        for place, slot in enumerate(places):
             model = LstmMtl(self.rows.values.shape[2], self.members[slot].config.model)
             model.load_state_dict({name: tensor[place].clone() for name, tensor in weights.items()})
             fits[self.order[slot]] = Fit(

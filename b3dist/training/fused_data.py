@@ -33,27 +33,38 @@ class StackMember:
     """Weights to begin with instead of drawn ones; they are epoch 0, and kept if no epoch is better."""
 
 
+def shape_of(member: StackMember) -> dict[str, int | str]:
+    """What the models of one stack must agree in, by name."""
+    config = member.config
+    return {
+        "data.lookback": config.data.lookback,
+        "number of features": member.data.features.shape[1],
+        "model.hidden_size": config.model.hidden_size,
+        "training.batch_size": config.training.batch_size,
+        "training.precision": config.training.precision,
+    }
+
+
+def by_shape[Key](members: Mapping[Key, StackMember]) -> list[dict[Key, StackMember]]:
+    """The members that can share a stack, group by group, in their order."""
+    groups: dict[tuple[int | str, ...], dict[Key, StackMember]] = {}
+    for key, member in members.items():
+        groups.setdefault(tuple(shape_of(member).values()), {})[key] = member
+    return list(groups.values())
+
+
 def one_shape(members: Sequence[StackMember]) -> Config:
     """The first member's configuration.
 
     Raises:
         ConfigError: another member's has a shape or precision of its own, which a stack cannot hold.
     """
-    shapes = [
-        {
-            "data.lookback": member.config.data.lookback,
-            "number of features": member.data.features.shape[1],
-            "model.hidden_size": member.config.model.hidden_size,
-            "training.batch_size": member.config.training.batch_size,
-            "training.precision": member.config.training.precision,
-        }
-        for member in members
-    ]
-    for member, shape in zip(members, shapes, strict=True):
-        for name, value in shape.items():
-            if value != shapes[0][name]:
+    expected = shape_of(members[0])
+    for member in members:
+        for name, value in shape_of(member).items():
+            if value != expected[name]:
                 raise ConfigError(
-                    f"{member.data.ticker} has {name} {value}, {members[0].data.ticker} has {shapes[0][name]}:"
+                    f"{member.data.ticker} has {name} {value}, {members[0].data.ticker} has {expected[name]}:"
                     " models of one stack must agree in it",
                     hint="train them in stacks of their own",
                 )

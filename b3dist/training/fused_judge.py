@@ -14,14 +14,25 @@ from b3dist.training.fused_state import Hyperparameters
 from b3dist.training.trainer import EVALUATION_BATCH
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Judgement:
-    """Of each model's windows, (K,) float64."""
+    """Of each model's windows, float64, (K,) unless said."""
 
     loss: Tensor
-    macro_f1: Tensor
     mae: Tensor
     """Mean absolute return error, a fraction."""
+    squared_error: Tensor
+    """Of the returns, summed over the windows, fractions squared."""
+    confusion: Tensor
+    """(K, 3, 3) windows by true (rows) and predicted action."""
+
+    @property
+    def macro_f1(self) -> Tensor:
+        """Over the classes present in truth or prediction."""
+        hits = self.confusion.diagonal(dim1=1, dim2=2)
+        total = self.confusion.sum(dim=1) + self.confusion.sum(dim=2)
+        f1 = torch.where(total > 0, 2.0 * hits / total.clamp(min=1), 0.0)
+        return f1.sum(dim=1) / (total > 0).sum(dim=1)
 
 
 @torch.no_grad()
@@ -47,9 +58,13 @@ def judge_windows(
         squared_weights=hyper.return_weight[:, None] * windows.share,
     )
     fraction = returns * units.scale[:, None] + units.mean[:, None]
-    error = (fraction - windows.future_return).abs() * windows.share
-    macro_f1 = _macro_f1(windows.action, logits.argmax(dim=2), windows.share > 0)
-    return Judgement(_sum_windows(terms), macro_f1, _sum_windows(error))
+    error, valid = fraction - windows.future_return, windows.share > 0
+    return Judgement(
+        loss=_sum_windows(terms),
+        mae=_sum_windows(error.abs() * windows.share),
+        squared_error=_sum_windows(error.square() * valid),
+        confusion=_confusion(windows.action, logits.argmax(dim=2), valid),
+    )
 
 
 def predict_stack(weights: Weights, rows: Tensor, starts: Tensor, *, lookback: int) -> tuple[Tensor, Tensor]:
@@ -74,12 +89,9 @@ def _sum_windows(values: Tensor) -> Tensor:
     return total
 
 
-def _macro_f1(truth: Tensor, predicted: Tensor, valid: Tensor) -> Tensor:
-    """Macro F1 over the classes present in truth or prediction, (K,) float64; arguments (K, N)."""
+def _confusion(truth: Tensor, predicted: Tensor, valid: Tensor) -> Tensor:
+    """Windows by true and predicted class, (K, 3, 3) float64; arguments (K, N)."""
     classes = torch.arange(len(ACTIONS), device=truth.device)
     true = (truth[:, :, None] == classes) & valid[:, :, None]
-    called = (predicted[:, :, None] == classes) & valid[:, :, None]
-    hits = (true & called).sum(dim=1).to(torch.float64)
-    total = (true.sum(dim=1) + called.sum(dim=1)).to(torch.float64)
-    f1 = torch.where(total > 0, 2.0 * hits / total.clamp(min=1), 0.0)
-    return f1.sum(dim=1) / (total > 0).sum(dim=1)
+    called = predicted[:, :, None] == classes
+    return (true[:, :, :, None] & called[:, :, None]).sum(dim=1).to(torch.float64)

@@ -1,11 +1,14 @@
 """How models share a stack: which steps they take together, how many fit on a device, what padding costs."""
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from b3dist.config import Config
+from b3dist.data.features import FEATURE_NAMES
+from b3dist.data.lake import Lake
 
 WIDTH_MULTIPLE = 32
 """A model's last step of an epoch is padded to a multiple of this, whatever its neighbours need: the width decides the
@@ -75,6 +78,24 @@ def models_that_fit(config: Config, *, device: str, num_features: int, num_rows:
     return max(
         1, min(MOST_MODELS, int(available / bytes_per_model(config, num_features=num_features, num_rows=num_rows)))
     )
+
+
+def models_of_lake(lake: Lake, config: Config, *, device: str, gpu_share: float) -> int:
+    """How many models fit, each of an asset of a lake; `gpu_share` is what this worker may use of a GPU's memory."""
+    return models_that_fit(
+        config,
+        device=device,
+        num_features=len(FEATURE_NAMES[config.data.feature_set]),
+        num_rows=int(lake.tickers()["num_sessions"].max()),
+        share=min(gpu_share, 1.0),
+    )
+
+
+def split_evenly[T](items: Sequence[T], most: int) -> list[list[T]]:
+    """Packs of at most `most` in the order of the items; their sizes differ by one at most."""
+    number = -(-len(items) // most)
+    ends = [round(len(items) * place / number) for place in range(number + 1)] if number else [0]
+    return [list(items[first:last]) for first, last in itertools.pairwise(ends)]
 
 
 def fit_halving[M, R](members: Sequence[M], fit: Callable[[Sequence[M]], list[R]]) -> tuple[list[R], int]:

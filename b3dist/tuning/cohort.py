@@ -1,13 +1,14 @@
 """One hyperparameter set on a cohort of assets: what a trial is, and what a finalist is judged by."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 
 from b3dist.config import Config
 from b3dist.data.windows import AssetData
-from b3dist.training.trainer import Fitting, fit_asset, predict
+from b3dist.training.trainer import Fit, Fitting, fit_asset, predict
 from b3dist.tuning.scores import AssetScore, CohortScore
 
 
@@ -22,6 +23,57 @@ class CohortReport:
     windows_trained: int
     """Training windows x epochs so far, over all assets."""
     finished: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cohort:
+    """What one trial trains."""
+
+    assets: Sequence[AssetData]
+    """As the configuration's data section prepares them."""
+    config: Config
+
+
+class Trials(Protocol):
+    """Some trials in training at the same time, whatever the engine."""
+
+    def advance(self) -> "Mapping[int, CohortReport | Exception]":
+        """One more epoch of each: its report, or what ended it; then those that finished or failed are forgotten."""
+
+    def drop(self, numbers: Collection[int]) -> None:
+        """Forget trials that are to be trained no further."""
+
+
+class SingleTrials:
+    """Trials whose models are trained one after the other: all of a trial's assets, then the next trial's.
+
+    Args:
+        trials: by number.
+        device: of the training.
+    """
+
+    def __init__(self, trials: Mapping[int, Cohort], *, device: str = "cpu") -> None:
+        self._waiting, self._device = dict(trials), device
+        self._running: dict[int, CohortTraining] = {}
+
+    def advance(self) -> dict[int, CohortReport | Exception]:
+        """See `Trials`."""
+        reports: dict[int, CohortReport | Exception] = {}
+        for number in [*self._running, *self._waiting]:
+            try:
+                if cohort := self._waiting.pop(number, None):
+                    self._running[number] = CohortTraining(cohort.assets, cohort.config, device=self._device)
+                reports[number] = self._running[number].advance()
+            except Exception as error:  # noqa: BLE001  the trial's own: the others go on
+                reports[number] = error
+        self.drop([number for number, one in reports.items() if isinstance(one, Exception) or one.finished])
+        return reports
+
+    def drop(self, numbers: Collection[int]) -> None:
+        """See `Trials`."""
+        for number in numbers:
+            self._waiting.pop(number, None)
+            self._running.pop(number, None)
 
 
 class CohortTraining:
@@ -83,7 +135,11 @@ def evaluate_asset(data: AssetData, config: Config, *, device: str = "cpu") -> d
     Raises:
         TrainingError: the loss diverged.
     """
-    fit = fit_asset(data, config, device=device)
+    return judge_fit(data, fit_asset(data, config, device=device), config)
+
+
+def judge_fit(data: AssetData, fit: Fit, config: Config) -> dict[str, AssetScore]:
+    """A fitted asset's scores on `val` and `test`."""
     rows, lookback = torch.from_numpy(data.features), config.data.lookback
     return {
         name: AssetScore.of(

@@ -123,8 +123,12 @@ class Search:
         if not self._study.get_trials(deepcopy=False):
             self._study.enqueue_trial(dict(settings.start), user_attrs={BASELINE: True, SOURCE: "start"})
 
-    def ask(self) -> Suggestion | None:
-        """The next trial; None once as many have begun as there may be."""
+    def ask(self, *, together: bool = False) -> Suggestion | None:
+        """The next trial; None once as many have begun as there may be.
+
+        Args:
+            together: one of several that begin at once: those that run count as bad ones, so that they differ.
+        """
         with self._lock:
             trials = self._study.get_trials(deepcopy=False)
             index = num_begun(trials)
@@ -133,7 +137,7 @@ class Search:
             waiting = any(trial.state is TrialState.WAITING for trial in trials)
             if not waiting and (peak := self._surface_peak(index, trials)) is not None:
                 self._study.enqueue_trial(dict(peak), user_attrs={SOURCE: "surface"})
-            self._study.sampler = self._sampler(index)
+            self._study.sampler = self._sampler(index, together=together)
             trial = self._study.ask(self._distributions)
             if SOURCE not in trial.user_attrs:
                 trial.set_user_attr(SOURCE, "tpe")
@@ -209,11 +213,11 @@ class Search:
                 self._study.enqueue_trial(params, user_attrs={**known, "again_of": trial.number})
             # else it was killed while it was being suggested: the next suggestion is the same one
 
-    def _sampler(self, index: int) -> optuna.samplers.BaseSampler:
+    def _sampler(self, index: int, *, together: bool) -> optuna.samplers.BaseSampler:
         seed = derived_seed(self.settings.seed, index)
         if self.settings.budget <= SMALL_BUDGET:
             return optuna.samplers.TPESampler(seed=seed, multivariate=False, constant_liar=True)
-        return optuna.samplers.TPESampler(seed=seed)
+        return optuna.samplers.TPESampler(seed=seed, constant_liar=together)
 
     def _surface_peak(self, index: int, trials: Sequence[FrozenTrial]) -> Params | None:
         last = max(1, self.settings.budget // SURFACE_SHARE)

@@ -24,6 +24,8 @@ Command = Callable[..., Outcome]
         (["--per-asset", "--two-objectives"], "macro F1 alone"),
         (["--trials", "0"], "trials must be at least 1"),
         (["--workers", "0"], "at least 1"),
+        (["--engine", "stack", "--trials-at-once", "0"], "trials at once must be at least 1"),
+        (["--trials-at-once", "2"], "--engine stack"),
         ([], "no asset to search on"),
     ],
 )

@@ -27,9 +27,11 @@ IN_PROCESS = SimpleNamespace(
 class Bench:
     """Stands where the workers are: an asset's score follows from its settings, so that the conclusion is known."""
 
-    def __init__(self, sweep: SweepFolder, *, gain: float, held_out: int = 8) -> None:
+    def __init__(self, sweep: SweepFolder, *, gain: float, held_out: int = 8, pack_size: int = 1) -> None:
         self.sweep = SweepFolder(sweep.run, _with_assets(sweep, held_out))
         self.gain = gain
+        self.pack_size = pack_size
+        self.packs: list[int] = []
         self.started: list[tuple[str, int, float]] = []
 
     def conclude(self) -> Outcome:
@@ -44,16 +46,23 @@ class Bench:
                 ray=IN_PROCESS,
                 start=self._start,
                 at_once=2,
+                pack_size=self.pack_size,
                 ledger=ledger,
                 on_progress=lambda *_: None,
             ).run()
         finally:
             ledger.close()
 
-    def _start(self, ticker: str, config: Config) -> Any:
+    def _start(self, trainings: list[tuple[str, Config]]) -> Any:
+        self.packs.append(len(trainings))
+        if len(trainings) > 1 and any(ticker == "BAD1" for ticker, _ in trainings):
+            return _Done(RuntimeError("the worker died"))
+        return _Done([self._evaluate(ticker, config) for ticker, config in trainings])
+
+    def _evaluate(self, ticker: str, config: Config) -> dict[str, Any]:
         self.started.append((ticker, config.seed, config.model.dropout))
         if ticker == "BAD3" and config.model.dropout != BASE.model.dropout:
-            return _Done({"error": "BAD3 diverged at epoch 2"})
+            return {"error": "BAD3 diverged at epoch 2"}
         better = config.model.dropout > BASE.model.dropout
         found = 10 + round(10 * self.gain) * better + config.seed % 3
         score = AssetScore(
@@ -61,14 +70,21 @@ class Bench:
             squared_error=1.0,
             naive_squared_error=1.0,
         ).to_dict()
-        return _Done({"val": score, "test": score})
+        return {"val": score, "test": score}
 
 
 class _Done:
     """A finished task."""
 
-    def __init__(self, value: dict[str, Any]) -> None:
-        self.value = value
+    def __init__(self, outcome: list[dict[str, Any]] | RuntimeError) -> None:
+        self._outcome = outcome
+
+    @property
+    def value(self) -> list[dict[str, Any]]:
+        """What it returned or raised."""
+        if isinstance(self._outcome, RuntimeError):
+            raise self._outcome
+        return self._outcome
 
 
 def _with_assets(sweep: SweepFolder, held_out: int) -> Any:
@@ -111,6 +127,20 @@ def test_a_second_driver_trains_nothing_again_and_concludes_the_same(small_lake:
     bench.sweep.run.ledger.write_bytes(b"".join(lines[:-20]))
     assert bench.conclude() == first
     assert len(bench.started) == 20
+
+
+def test_packs_of_evaluations_conclude_the_same(small_lake: Path, tmp_path: Path) -> None:
+    """Every worker gets some; a pack that dies is tried asset by asset, and nothing is trained twice otherwise."""
+    alone = Bench(searched(small_lake, tmp_path / "alone"), gain=1.0)
+    packed = Bench(searched(small_lake, tmp_path / "packed"), gain=1.0, pack_size=20)
+    for bench in (alone, packed):
+        bench.sweep.plan.held_out.append("BAD1")  # type: ignore[attr-defined]
+    assert packed.conclude() == alone.conclude()
+    assert sorted(packed.started) == sorted(alone.started)
+    finalists = packed.packs[:2]
+    assert finalists == [18, 18]
+    assert 20 in packed.packs[2:]
+    assert 1 in packed.packs[2:]
 
 
 def test_a_winner_that_cannot_train_an_asset_is_not_adopted(small_lake: Path, tmp_path: Path) -> None:

@@ -16,8 +16,16 @@ from b3dist.data.lake import Lake, ingest
 from b3dist.errors import InsufficientDataError
 from b3dist.training.asset import load_asset
 from b3dist.training.fused import fit_stack
-from b3dist.training.packs import bytes_per_model, fit_halving, models_that_fit, plan_slices, wasted_share
-from tests.training.stacks import CARD, make_members
+from b3dist.training.fused_data import by_shape
+from b3dist.training.packs import (
+    bytes_per_model,
+    fit_halving,
+    models_that_fit,
+    plan_slices,
+    split_evenly,
+    wasted_share,
+)
+from tests.training.stacks import CARD, SMALL, make_members
 
 
 @given(sizes=st.lists(st.integers(1, 700), min_size=1, max_size=12), batch_size=st.sampled_from([32, 50, 128]))
@@ -61,6 +69,23 @@ def test_less_than_15_percent_of_the_arithmetic_is_padding(shared_data: Path, tm
     assert max(wasted_share([size], [size // 3], 128) for size in range(290, 2000)) < 0.15
 
 
+@given(number=st.integers(0, 100), most=st.integers(1, 12))
+def test_packs_are_of_even_size(number: int, most: int) -> None:
+    """As few as possible, in order, none too large, sizes differing by one at most."""
+    packs = split_evenly(range(number), most)
+    assert [item for pack in packs for item in pack] == list(range(number))
+    assert len(packs) == -(-number // most)
+    sizes = {len(pack) for pack in packs}
+    assert not sizes or (max(sizes) <= most and max(sizes) - min(sizes) <= 1)
+
+
+def test_models_of_one_shape_share_a_group() -> None:
+    """Whatever else differs; the groups and their members keep their order."""
+    sets = [(), ("model.hidden_size=24",), ("loss.gamma=1",), ("data.lookback=10",), ("model.hidden_size=24", "seed=3")]
+    members = {name: make_members(1, *SMALL, *overrides)[0] for name, overrides in zip("abcde", sets, strict=True)}
+    assert [list(group) for group in by_shape(members)] == [["a", "c"], ["b", "e"], ["d"]]
+
+
 def test_a_pack_that_does_not_fit_is_halved_until_it_does() -> None:
     """Only packs of up to three fit: all members are fitted once, in order, and the next pack can begin there."""
     asked = []
@@ -98,7 +123,7 @@ import json, resource, sys
 import torch
 from b3dist.training.fused import fit_stack
 from b3dist.training.packs import fit_halving
-from tests.training.stacks import CARD, make_members
+from tests.training.stacks import CARD, SMALL, make_members
 torch.set_num_threads(1)
 members = make_members(8, *CARD, "training.epochs=1", lengths=(420,))
 fit_stack(members[:1])

@@ -83,6 +83,25 @@ def test_first_suggestions_do_not_depend_on_how_many_run_at_once() -> None:
     assert one == many
 
 
+def test_suggestions_asked_together_keep_apart() -> None:
+    """Once results are looked at, trials that begin at once differ more if each is told of the others."""
+    nearest = {}
+    for together in (False, True):
+        distances = []
+        for seed in range(4):
+            search = Search(settings(seed=seed, budget=40, halving=False))
+            for _ in range(20):
+                suggestion = search.ask()
+                assert suggestion is not None
+                run_trial(search, suggestion)
+            batch = [one for _ in range(8) if (one := search.ask(together=together))]
+            points = np.array([SPACE.to_unit(one.params) for one in batch])
+            apart = np.abs(points[:, None] - points).max(axis=2) + 9 * np.eye(len(points))
+            distances.append(apart.min(axis=1).mean())
+        nearest[together] = float(np.mean(distances))
+    assert nearest[True] > nearest[False]
+
+
 @pytest.mark.parametrize("torn", [False, True])
 def test_a_killed_search_goes_on_as_an_unbroken_one(tmp_path: Path, torn: bool) -> None:
     """What ran is marked failed and begun again under the same values; a line cut off by the kill does no harm."""

@@ -11,7 +11,7 @@ import shutil
 import socket
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from b3dist.distributed.cluster import connected, num_workers_for
 from b3dist.distributed.fleet import FleetOptions
@@ -25,6 +25,9 @@ from b3dist.distributed.sweep.status import trial_states
 from b3dist.distributed.sweep.tracking import SweepTracking
 from b3dist.errors import B3distError, ConfigError, RunError, StorageError
 from b3dist.tuning.study import Search, SearchSettings
+
+if TYPE_CHECKING:
+    from b3dist.distributed.sweep.suggest import PackSizes
 
 _POLL_S = 0.25
 
@@ -54,12 +57,17 @@ def drive_sweep(
         events = read_ledger(sweep.run.ledger)
         ledger = Ledger(sweep.run.ledger)
         try:
-            ledger.append("opened", pid=os.getpid(), host=socket.gethostname())
+            ledger.append("opened", pid=os.getpid(), host=socket.gethostname(), engine=engine_of(sweep, options))
             search = Search(search_settings(sweep), sweep.journal)
             _tell_ledger(search, ledger, sweep)
             return _Drive(sweep, options, search, ledger, Evaluations(events), started, on_progress).run()
         finally:
             ledger.close()
+
+
+def engine_of(sweep: SweepFolder, options: FleetOptions) -> Literal["single", "stack"]:
+    """What this invocation trains with: the sweep's own engine, unless told otherwise."""
+    return sweep.plan.engine if options.engine == "auto" else options.engine
 
 
 def search_settings(sweep: SweepFolder) -> SearchSettings:
@@ -107,6 +115,8 @@ class _Drive:
         self._started = started
         self._on_progress = on_progress
         self._tracking = SweepTracking(sweep, options)
+        self._engine = engine_of(sweep, options)
+        self._most_models: int | None = None
         self._outcome: Outcome | None = None
 
     def run(self) -> dict[str, Any]:
@@ -127,7 +137,8 @@ class _Drive:
         return self._finish("finished")
 
     def _run_search(self, ray: Any, storage: Any) -> None:
-        from b3dist.distributed.sweep.search_phase import SearchThread, TrialEvent
+        from b3dist.distributed.sweep.search_phase import SearchThread
+        from b3dist.distributed.sweep.suggest import TrialEvent
 
         self._track_trials()
         if self._search.num_left == 0:
@@ -137,7 +148,7 @@ class _Drive:
             self._search,
             self._settings(),
             workers=self._workers(ray),
-            gpus_per_worker=self._options.gpus_per_worker,
+            sizes=self._pack_sizes(ray),
             storage=storage,
             notify=happened.put,
         )
@@ -160,7 +171,7 @@ class _Drive:
             ) from thread.error
 
     def _run_stages(self, ray: Any) -> None:
-        from b3dist.distributed.sweep.trial import evaluate
+        from b3dist.distributed.sweep.tasks import evaluate
 
         settings = ray.put(self._settings())
         task = evaluate.options(num_cpus=1, num_gpus=self._options.gpus_per_worker)
@@ -169,8 +180,9 @@ class _Drive:
             self._search.records(),
             self._evaluations,
             ray=ray,
-            start=lambda ticker, config: task.remote(settings, ticker, config),
+            start=lambda trainings: task.remote(settings, trainings),
             at_once=self._workers(ray),
+            pack_size=self._models_at_once(ray),
             ledger=self._ledger,
             on_progress=self._show,
         )
@@ -185,8 +197,29 @@ class _Drive:
             lake_manifest_hash=settings.lake_manifest_hash,
             base=settings.config,
             cohort=tuple(self._sweep.plan.cohort),
-            use_gpu=self._options.gpus_per_worker > 0,
+            stack=self._engine == "stack",
+            gpu_share=self._options.gpus_per_worker,
         )
+
+    def _pack_sizes(self, ray: Any) -> "PackSizes":
+        from b3dist.distributed.sweep.suggest import PackSizes
+
+        if self._engine == "single":
+            return PackSizes()
+        if self._sweep.plan.trials_at_once is not None:
+            return PackSizes(exactly=self._sweep.plan.trials_at_once)
+        return PackSizes(most=max(1, self._models_at_once(ray) // len(self._sweep.plan.cohort)))
+
+    def _models_at_once(self, ray: Any) -> int:
+        """How many models a worker trains as one computation."""
+        from b3dist.distributed.sweep.tasks import models_at_once
+
+        if self._engine == "single":
+            return 1
+        if self._most_models is None:
+            task = models_at_once.options(num_cpus=1, num_gpus=self._options.gpus_per_worker)
+            self._most_models = int(ray.get(task.remote(self._settings())))
+        return self._most_models
 
     def _workers(self, ray: Any) -> int:
         possible = num_workers_for(ray.cluster_resources(), gpus_per_worker=self._options.gpus_per_worker)
@@ -210,6 +243,7 @@ class _Drive:
 
     def _finish(self, state: str) -> dict[str, Any]:
         summary = write_outcome(self._sweep, self._search.records(), self._outcome, state=state, started=self._started)
+        summary["engine"] = self._engine
         summary["tracking"] = self._tracking.finish(summary, state)
         self._sweep.run.write_summary(summary)
         return summary

@@ -56,35 +56,40 @@ class Evaluations:
 
 def run_jobs(
     ray: Any,
-    start: Callable[[Job], Any],
-    jobs: Sequence[Job],
+    start: Callable[[Sequence[Job]], Any],
+    packs: Sequence[Sequence[Job]],
     *,
     at_once: int,
     on_result: Callable[[Job, Mapping[str, Any]], None],
 ) -> None:
-    """Run jobs as Ray tasks, so many at once, and hand over each result.
+    """Run packs of jobs as Ray tasks, so many at once, and hand over each job's result.
 
     Args:
         ray: connected.
-        start: starts a job and returns its reference.
-        jobs: in the order of work.
+        start: starts a pack and returns the reference of its results.
+        packs: in the order of work.
         at_once: most tasks waiting or running.
-        on_result: called from this thread; a job whose workers died several times has the result {"error": ...}.
+        on_result: called from this thread. The jobs of a pack that raised, or whose workers died several times, are
+            tried one by one; one alone then has the result {"error": ...}.
     """
-    waiting = list(reversed(jobs))
-    running: dict[Any, Job] = {}
+    waiting = list(reversed(packs))
+    running: dict[Any, Sequence[Job]] = {}
     while waiting or running:
         while waiting and len(running) < at_once:
-            job = waiting.pop()
-            running[start(job)] = job
+            pack = waiting.pop()
+            running[start(pack)] = pack
         done, _ = ray.wait(list(running), num_returns=1, timeout=1.0)  # the timeout lets signals in
         for reference in done:
-            job = running.pop(reference)
+            pack = running.pop(reference)
             try:
-                result = ray.get(reference)
+                results = ray.get(reference)
             except ray.exceptions.RayError as error:
-                result = {"error": f"its worker died: {type(error).__name__}"}
-            on_result(job, result)
+                if len(pack) > 1:
+                    waiting += [[job] for job in reversed(pack)]
+                    continue
+                results = [{"error": f"its worker died: {type(error).__name__}"}]
+            for job, result in zip(pack, results, strict=True):
+                on_result(job, result)
 
 
 def with_seed(config: Config, seed: int) -> Config:

@@ -10,7 +10,7 @@ assets/*.yaml   with --per-asset: the configuration for each asset
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from b3dist.config import Config
 from b3dist.errors import RunError
@@ -38,6 +38,10 @@ class SweepPlan:
     two_objectives: bool
     halving: bool
     per_asset: bool
+    engine: Literal["single", "stack"] = "single"
+    """Models one after the other, or stacks of trials x assets; the same numbers up to the order of float sums."""
+    trials_at_once: int | None = None
+    """Trials that a worker trains as one stack; None: chosen by what fits and what is left."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data."""

@@ -4,6 +4,7 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from b3dist.config import Config
 from b3dist.data.lake import Lake
@@ -33,11 +34,20 @@ class SweepRequest:
     two_objectives: bool = False
     halving: bool = True
     per_asset: bool = False
+    engine: Literal["single", "stack"] = "single"
+    trials_at_once: int | None = None
+    """Per worker, on the stack engine; None: automatic."""
 
     def __post_init__(self) -> None:
         for name in ("trials", "cohort_size", "finalists", "seeds"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.trials_at_once is not None and self.trials_at_once < 1:
+            raise ConfigError(f"trials at once must be at least 1, got {self.trials_at_once}")
+        if self.trials_at_once is not None and self.engine != "stack":
+            raise ConfigError(
+                "the single engine trains one trial at a time per worker", hint="--engine stack, or more --workers"
+            )
         if not 0 <= self.held_out <= 1000:
             raise ConfigError(f"held_out must be between 0 and 1000, got {self.held_out}")
         if self.per_asset and self.two_objectives:
@@ -81,6 +91,8 @@ def new_sweep(lake: Lake, runs: Path, base: Config, request: SweepRequest) -> Sw
         # A set that is bad for the cohort may be the best for one of its assets.
         halving=request.halving and not request.per_asset and not request.two_objectives,
         per_asset=request.per_asset,
+        engine=request.engine,
+        trials_at_once=request.trials_at_once,
     )
     return SweepFolder(new_run(lake, runs, base, tickers=plan.cohort, kind=KIND, options=plan.to_dict()), plan)
 

@@ -18,7 +18,19 @@ from b3dist.tuning.study import TrialRecord, derived_seed
 
 
 class Stages:
-    """What follows the search; every training goes through `_train`, which does none twice."""
+    """What follows the search; every training goes through `_train`, which does none twice.
+
+    Args:
+        sweep: its folder.
+        records: every trial.
+        evaluations: what is done already.
+        ray: connected.
+        start: begins a pack of trainings and returns the reference of their results.
+        at_once: most packs waiting or running.
+        pack_size: most trainings in a pack.
+        ledger: where each result is recorded.
+        on_progress: called with the stage, and how many of its trainings are done, of how many.
+    """
 
     def __init__(
         self,
@@ -27,8 +39,9 @@ class Stages:
         evaluations: Evaluations,
         *,
         ray: Any,
-        start: Callable[[str, Config], Any],
+        start: Callable[[list[tuple[str, Config]]], Any],
         at_once: int,
+        pack_size: int,
         ledger: Ledger,
         on_progress: Callable[[str, int, int], None],
     ) -> None:
@@ -39,6 +52,7 @@ class Stages:
         self._ray = ray
         self._start = start
         self._at_once = at_once
+        self._pack_size = pack_size
         self._ledger = ledger
         self._on_progress = on_progress
         base = sweep.config.seed
@@ -142,9 +156,8 @@ class Stages:
         done = total - len(missing)
         self._on_progress(stage, done, total)
 
-        def start(job: Job) -> Any:
-            config = self._plan.space.apply(self._sweep.config, json.loads(job.params))
-            return self._start(job.ticker, with_seed(config, job.seed))
+        def start(pack: Sequence[Job]) -> Any:
+            return self._start([(job.ticker, self._config_of(job)) for job in pack])
 
         def keep(job: Job, result: Mapping[str, Any]) -> None:
             nonlocal done
@@ -161,7 +174,14 @@ class Stages:
             done += 1
             self._on_progress(stage, done, total)
 
-        run_jobs(self._ray, start, missing, at_once=self._at_once, on_result=keep)
+        # Every worker gets some, and none more than it can train at once.
+        size = max(1, min(self._pack_size, -(-len(missing) // self._at_once)))
+        packs = [missing[first : first + size] for first in range(0, len(missing), size)]
+        run_jobs(self._ray, start, packs, at_once=self._at_once, on_result=keep)
+
+    def _config_of(self, job: Job) -> Config:
+        config = self._plan.space.apply(self._sweep.config, json.loads(job.params))
+        return with_seed(config, job.seed)
 
 
 def _summed(scores: Sequence[AssetScore]) -> AssetScore:

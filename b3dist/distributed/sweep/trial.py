@@ -1,25 +1,30 @@
-"""What runs on Ray: a trial as a Tune trainable whose actor is used again, and one asset's evaluation as a task."""
+"""What a worker of a sweep does: a pack of trials as a Tune trainable whose actor is used again."""
 
 import json
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import ray
 from ray.tune import Trainable
 
 from b3dist.config import Config, DataConfig
 from b3dist.errors import B3distError
+from b3dist.tuning.space import Params
 
 if TYPE_CHECKING:  # torch is imported where training happens
     from b3dist.data.windows import AssetData
-    from b3dist.tuning.cohort import CohortTraining
+    from b3dist.tuning.cohort import Cohort, CohortReport, Trials
 
-REPORT = "report"
-"""Key of a trial's result: its report as JSON text, since Tune flattens nested results."""
+TRIALS = "trials"
+"""Key of a pack's configuration: its trials as JSON text, as Tune would put each value into names."""
+REPORTS = "reports"
+"""Key of a pack's result: its trials' reports as JSON text, since Tune flattens nested results."""
+
+EndedAmong = Callable[[Sequence[int]], Sequence[int]]
+"""Which of these trials the study has ended."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,64 +35,109 @@ class TrialSettings:
     lake_manifest_hash: str
     base: Config
     cohort: tuple[str, ...]
-    use_gpu: bool = False
+    stack: bool = False
+    """Whether models are trained as stacks, not one after the other."""
+    gpu_share: float = 0.0
+    """Of a GPU, per worker; 0 trains on CPUs."""
 
     @property
     def device(self) -> str:
         """Where to train."""
-        return "cuda" if self.use_gpu else "cpu"
+        return "cuda" if self.gpu_share > 0 else "cpu"
 
 
-class CohortTrial(Trainable):  # type: ignore[misc]  # Ray ships no type hints
-    """One hyperparameter set on the cohort; a step is an epoch of every asset.
+class TrialPack(Trainable):  # type: ignore[misc]  # Ray ships no type hints
+    """Some hyperparameter sets on the cohort; a step is an epoch of every asset under each of them.
 
-    Nothing a trial raises reaches Tune, which would start it again: a step answers with the error, and is the last.
+    Nothing a trial raises reaches Tune, which would start the pack again: its last report is the error.
     """
 
-    def setup(self, config: dict[str, Any], settings: TrialSettings) -> None:
-        """Begin the first trial of this actor."""
+    def setup(self, config: dict[str, Any], settings: TrialSettings, ended_among: EndedAmong | None) -> None:
+        """Begin the first pack of this actor."""
         self._settings = settings
+        self._ended_among = ended_among
         self._assets = Assets(settings)
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Begin another trial in this actor: imports, lake and prepared assets are there already."""
+        """Begin another pack in this actor: imports, lake and prepared assets are there already."""
         self._begin(new_config)
         return True
 
     def step(self) -> dict[str, Any]:
-        """An epoch of every asset."""
+        """An epoch of every asset, by trial; a trial's seconds are its share of the pack's."""
         started = time.perf_counter()
         try:
-            report = self._advance()
-        except Exception as error:  # noqa: BLE001  whatever a trial raises, the sweep goes on
-            report = {"error": describe_error(error), "finished": True}
-        self._seconds += time.perf_counter() - started
-        report["seconds"] = round(self._seconds, 4)
-        return {REPORT: json.dumps(report), "done": report["finished"]}
+            reports = self._advance()
+        except Exception as error:  # noqa: BLE001  whatever a pack raises, the sweep goes on
+            reports = {number: _failure(error) for number in self._seconds}
+        share = (time.perf_counter() - started) / max(1, len(reports))
+        for number, report in reports.items():
+            self._seconds[number] += share
+            report["seconds"] = round(self._seconds[number], 4)
+            if report["finished"]:
+                del self._seconds[number]
+        return {REPORTS: json.dumps(reports), "done": not self._seconds}
 
     def _begin(self, config: Mapping[str, Any]) -> None:
-        self._params = json.loads(config["params"])
-        self._training: CohortTraining | None = None
-        self._seconds = 0.0
+        self._params: dict[int, Params] = {one["number"]: one["params"] for one in json.loads(config[TRIALS])}
+        self._seconds = dict.fromkeys(self._params, 0.0)
+        self._training: Trials | None = None
 
-    def _advance(self) -> dict[str, Any]:
-        from b3dist.tuning.cohort import CohortTraining
-
+    def _advance(self) -> dict[int, dict[str, Any]]:
+        # One alone is stopped by Tune. Of a pack begun again after a worker's death some may have ended before.
+        several = len(self._params) > 1
+        ended = self._ended_among(list(self._seconds)) if several and self._ended_among is not None else ()
+        for number in ended:
+            del self._seconds[number]
+        reports: dict[int, dict[str, Any]] = {}
         if self._training is None:
-            config = self._settings.base
-            for name, value in self._params.items():
-                config = config.replace_setting(name, value)
-            assets = [self._assets.load(ticker, config) for ticker in self._settings.cohort]
-            self._training = CohortTraining(assets, config, device=self._settings.device)
-        report = self._training.advance()
-        answer: dict[str, Any] = {
-            "epoch": report.epoch,
-            "finished": report.finished,
-            "windows_trained": report.windows_trained,
-        }
-        answer["assets"] = {ticker: score.to_dict() for ticker, score in report.assets.items()}
-        return answer
+            self._training, reports = self._prepare()
+        else:
+            self._training.drop(ended)
+        return {**reports, **{number: _describe(report) for number, report in self._training.advance().items()}}
+
+    def _prepare(self) -> tuple["Trials", dict[int, dict[str, Any]]]:
+        """The trials ready to train, and reports of those that cannot be."""
+        from b3dist.tuning.cohort import Cohort, SingleTrials
+
+        cohorts: dict[int, Cohort] = {}
+        failures = {}
+        for number in self._seconds:
+            try:
+                cohorts[number] = self._cohort(self._params[number])
+            except Exception as error:  # noqa: BLE001  the trial's own: the others go on
+                failures[number] = _failure(error)
+        settings = self._settings
+        if not settings.stack:
+            return SingleTrials(cohorts, device=settings.device), failures
+        from b3dist.tuning.stacked_cohort import StackedTrials
+
+        return StackedTrials(cohorts, device=settings.device, gpu_share=settings.gpu_share), failures
+
+    def _cohort(self, params: Params) -> "Cohort":
+        from b3dist.tuning.cohort import Cohort
+
+        config = self._settings.base
+        for name, value in params.items():
+            config = config.replace_setting(name, value)
+        assets = [self._assets.load(ticker, config) for ticker in self._settings.cohort]
+        return Cohort(assets=assets, config=config)
+
+
+def _describe(report: "CohortReport | Exception") -> dict[str, Any]:
+    if isinstance(report, Exception):
+        return _failure(report)
+    return {
+        "epoch": report.epoch,
+        "finished": report.finished,
+        "windows_trained": report.windows_trained,
+        "assets": {ticker: score.to_dict() for ticker, score in report.assets.items()},
+    }
+
+
+def _failure(error: Exception) -> dict[str, Any]:
+    return {"error": describe_error(error), "finished": True}
 
 
 class Assets:
@@ -112,20 +162,6 @@ class Assets:
                 del self._known[next(iter(self._known))]
             self._known[key] = load_asset(self._lake, ticker, config)
         return self._known[key]
-
-
-@ray.remote(max_retries=3)  # type: ignore[untyped-decorator]
-def evaluate(settings: TrialSettings, ticker: str, config: Config) -> dict[str, Any]:
-    """Train one asset to its end; its scores by part, or an error."""
-    from b3dist.tuning.cohort import evaluate_asset
-
-    started = time.perf_counter()
-    try:
-        scores = evaluate_asset(Assets(settings).load(ticker, config), config, device=settings.device)
-    except Exception as error:  # noqa: BLE001  recorded with the evaluation
-        return {"error": describe_error(error)}
-    parts = {name: score.to_dict() for name, score in scores.items()}
-    return {**parts, "seconds": round(time.perf_counter() - started, 3)}
 
 
 def describe_error(error: Exception) -> str:
