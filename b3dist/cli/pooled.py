@@ -49,7 +49,11 @@ def pooled(
     gpus_per_worker: Annotated[float, typer.Option("--gpus-per-worker", help="GPUs per worker; 0: CPUs.")] = 0.0,
     storage: Annotated[
         str | None,
-        typer.Option("--storage", help="Folder or s3:// address of the checkpoints (default: in the run's folder)."),
+        typer.Option(
+            "--storage",
+            help="Folder or s3://BUCKET/FOLDER of the checkpoints (default: in the run's folder). Keys and server come "
+            "from AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_ENDPOINT_URL.",
+        ),
     ] = None,
     resume: Resume = None,
     address: Address = None,
@@ -100,16 +104,21 @@ def pooled(
 
 def _new(lake: Path, runs: Path, config: Config, *, tickers: str | None, storage: str | None) -> "RunFolder":
     from b3dist.data.lake import Lake
+    from b3dist.distributed.checkpoint_storage import check_storage
     from b3dist.distributed.pooled import KIND, STORAGE_OPTION
     from b3dist.distributed.selection import new_run
 
-    if storage is not None and "://" not in storage:
-        storage = str(Path(storage).resolve())
-    options = {STORAGE_OPTION: storage} if storage is not None else {}
-    return new_run(Lake(lake), runs, config, tickers=parse_tickers(tickers), kind=KIND, options=options)
+    opened = Lake(lake)
+    options = {}
+    if storage is not None:
+        options[STORAGE_OPTION] = storage if "://" in storage else str(Path(storage).resolve())
+        check_storage(options[STORAGE_OPTION])
+    return new_run(opened, runs, config, tickers=parse_tickers(tickers), kind=KIND, options=options)
 
 
 def _resumed(runs: Path, run_id: str, lake: Path | None, *, unchanged: bool) -> "RunFolder":
+    from b3dist.distributed.checkpoint_storage import check_storage
+    from b3dist.distributed.pooled import MODEL_FOLDER, STORAGE_OPTION
     from b3dist.distributed.selection import reopen_lake
     from b3dist.run_folder import RunFolder
 
@@ -120,6 +129,9 @@ def _resumed(runs: Path, run_id: str, lake: Path | None, *, unchanged: bool) -> 
         )
     run = RunFolder.open(runs, run_id)
     reopen_lake(run, lake)
+    storage = run.settings.options.get(STORAGE_OPTION)
+    if storage is not None and not (run.path / MODEL_FOLDER).is_dir():  # else there is nothing left to train
+        check_storage(storage)
     return run
 
 
