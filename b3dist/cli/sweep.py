@@ -104,7 +104,11 @@ def sweep(
     json_output: Json = False,
     debug: Debug = False,
 ) -> Answer:
-    """Search hyperparameters around the recipe's, which are trial 0, and say whether anything beats them."""
+    """Search hyperparameters around the recipe's, which are trial 0, and say whether anything beats them.
+
+    Every trial is in RUNS/SWEEP_ID/journal.log: `b3dist report` draws it, and so do `optuna-dashboard journal.log` and
+    optuna.visualization on its study "sweep" (docs/sweeps.md).
+    """
     from b3dist.distributed.fleet import FleetOptions
 
     options = FleetOptions(

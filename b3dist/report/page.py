@@ -62,6 +62,7 @@ def render(run: RunRecord, releases: Sequence[ReleaseCard] = ()) -> str:
         .get_template("page.html.j2")
         .render(
             run=run,
+            is_pooled=run.config.get("kind") == "pooled",
             releases=releases,
             created_at=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
             version=__version__,

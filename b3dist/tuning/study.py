@@ -26,6 +26,8 @@ from b3dist.tuning.space import Params, SearchSpace
 from b3dist.tuning.surface import propose_peak
 
 STUDY: Final = "sweep"
+OBJECTIVES: Final = ("macro F1", "return RMSE ÷ persistence")
+"""What dashboards and plots call a trial's values."""
 SMALL_BUDGET: Final = 20
 """Up to so many trials TPE looks at each dimension on its own; with more at all of them together."""
 REDUCTION: Final = 3
@@ -192,13 +194,18 @@ class Search:
         pruner: optuna.pruners.BasePruner = optuna.pruners.SuccessiveHalvingPruner(
             min_resource=max(1, self.settings.epochs // REDUCTION), reduction_factor=REDUCTION
         )
-        return optuna.create_study(
+        study = optuna.create_study(
             study_name=STUDY,
             storage=open_journal(journal, writing=True) if journal is not None else None,
             load_if_exists=True,
             directions=["maximize", "minimize"] if two else ["maximize"],
             pruner=optuna.pruners.NopPruner() if two else pruner,
         )
+        if study.metric_names is None:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+                study.set_metric_names(list(OBJECTIVES[: len(study.directions)]))
+        return study
 
     def _abandon_running(self) -> None:
         """Mark as failed what a killed driver left running, and queue the same values again."""

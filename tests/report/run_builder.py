@@ -114,8 +114,9 @@ def make_run(
     finished: bool = True,
     windows: int = 60,
     epochs: int = 5,
+    kind: str = "fleet",
 ) -> Path:
-    """A fleet run's folder with a ledger, and a summary if it has finished."""
+    """A fleet's or pooled run's folder with a ledger, and a summary if it has finished."""
     path = runs / run_id
     (path / "assets").mkdir(parents=True)
     for seed, ticker in enumerate(trained):
@@ -123,7 +124,7 @@ def make_run(
     config = {
         "schema_version": 1,
         "run_id": run_id,
-        "kind": "fleet",
+        "kind": kind,
         "created_at": "2024-01-02T03:04:05+00:00",
         "config": Config().replace_setting("training.epochs", epochs).to_dict(),
         "lake": "lake",

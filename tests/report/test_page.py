@@ -4,8 +4,6 @@ import base64
 import hashlib
 import json
 import re
-import shutil
-import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -15,6 +13,7 @@ from typer.testing import CliRunner
 from b3dist.cli.main import app
 from b3dist.errors import StorageError
 from b3dist.report import write_note, write_report
+from tests.report.browser import dom_of
 from tests.report.run_builder import make_run
 
 RUN = "20240102-030405-abcd"
@@ -137,6 +136,16 @@ def test_stopped_run_says_so(tmp_path: Path) -> None:
     assert f"b3dist fleet --resume {RUN}" in text
 
 
+def test_pooled_run_is_called_one(tmp_path: Path) -> None:
+    """One model for all assets, divided at the same dates; another verb goes on with it."""
+    make_run(tmp_path, finished=False, kind="pooled")
+    text = report_of(tmp_path).visible
+    assert f"b3dist pooled --resume {RUN}" in text
+    assert "One LSTM for all assets" in text
+    assert "divided at the same dates" in text
+    assert "fleet" not in text.lower()
+
+
 def test_damaged_run_still_has_a_page(tmp_path: Path) -> None:
     """Missing files of the run and of an asset are named and the rest is shown."""
     folder = make_run(tmp_path)
@@ -181,23 +190,9 @@ def test_unwritable_target_leaves_nothing(tmp_path: Path) -> None:
 
 def test_a_browser_draws_it(tmp_path: Path) -> None:
     """Opened in a browser, tables and charts are there, the asset in the address is open, and no error is logged."""
-    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if browser is None:
-        pytest.skip("no chromium on this machine")
     make_run(tmp_path, failed=[("OGXP3", EVIL)])
     path = write_report(tmp_path, RUN)
-    switches = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
-    switches += " --disable-component-update --disable-sync --virtual-time-budget=10000 --enable-logging=stderr"
-    command = [
-        browser,
-        *switches.split(),
-        f"--user-data-dir={tmp_path / 'profile'}",
-        "--dump-dom",
-        f"{path.as_uri()}#VALE3",
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    assert "CONSOLE" not in done.stderr, done.stderr
-    dom = done.stdout
+    dom = dom_of(path, fragment="#VALE3", profile=tmp_path / "profile")
     assert "<title>b3dist run" in dom
     assert re.findall(r'<button type="button">([A-Z]{4}[0-9])</button>', dom) == ["PETR4", "VALE3"]
     assert len(re.findall(r'class="chart[^"]*js-plotly-plot"', dom)) == 8

@@ -3,18 +3,22 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from b3dist.errors import RunError
 from b3dist.report import write_report
+from b3dist.tuning.study import load_study
 from tests.distributed.sweeps import BASE, concluded, searched
+from tests.report.browser import dom_of
 
 
-def figures(page: str) -> list[object]:
+def figures(page: str) -> list[Any]:
+    """Plotly's data and layout of every chart."""
     found = re.search(r'<script type="application/json" id="figures">(.*?)</script>', page, re.DOTALL)
     assert found
-    drawn: list[object] = json.loads(found.group(1))["figures"]
+    drawn: list[Any] = json.loads(found.group(1))["figures"]
     return drawn
 
 
@@ -36,7 +40,30 @@ def test_two_objectives_show_the_pareto_front(small_lake: Path, tmp_path: Path) 
     page = write_report(tmp_path, sweep.run.run_id).read_text(encoding="utf-8")
     assert "Pareto front" in page
     assert "Keep the defaults" in page
-    assert figures(page)[3]
+    dominated, front = figures(page)[3]["data"]
+    best = {trial.number for trial in load_study(sweep.journal).best_trials}
+    assert {int(text) for text in front["text"]} == best
+    assert len(dominated["x"]) + len(best) == 8  # nine trials, one failed
+
+
+@pytest.mark.parametrize("two_objectives", [False, True])
+def test_history_steps_up_to_the_best_complete_trial(small_lake: Path, tmp_path: Path, two_objectives: bool) -> None:
+    """With two objectives too; the figures are the same whenever the page is written."""
+    sweep = searched(small_lake, tmp_path, trials=14, two_objectives=two_objectives)
+    drawn = figures(write_report(tmp_path, sweep.run.run_id).read_text(encoding="utf-8"))
+    best, trials = drawn[0]["data"]
+    assert best["y"] == sorted(best["y"])
+    assert best["y"][-1] == max(trials["y"])
+    assert drawn == figures(write_report(tmp_path, sweep.run.run_id).read_text(encoding="utf-8"))
+
+
+def test_a_browser_draws_every_chart(small_lake: Path, tmp_path: Path) -> None:
+    """Under the page's own policy, and without an error."""
+    sweep = concluded(searched(small_lake, tmp_path / "runs", trials=14), adopted=True)
+    dom = dom_of(write_report(tmp_path / "runs", sweep.run.run_id), profile=tmp_path / "profile")
+    assert re.findall(r'<div id="figure-(\d)" class="js-plotly-plot', dom) == list("0123")
+    assert "trial 0" in dom
+    assert "NaN" not in dom.partition("<script")[0]
 
 
 def test_a_stopped_sweep_is_shown_as_far_as_it_got(small_lake: Path, tmp_path: Path) -> None:
@@ -62,3 +89,28 @@ def test_a_sweep_that_has_not_begun_is_refused(small_lake: Path, tmp_path: Path)
     sweep.journal.unlink()
     with pytest.raises(RunError, match=r"journal\.log"):
         write_report(tmp_path, sweep.run.run_id)
+
+
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+@pytest.mark.parametrize("two_objectives", [False, True])
+def test_optunas_own_plots_read_the_journal_as_documented(
+    small_lake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, two_objectives: bool
+) -> None:
+    """The lines of docs/sweeps.md, as they stand; the journal is left as it was."""
+    sweep = searched(small_lake, tmp_path, trials=14, two_objectives=two_objectives)
+    before = sweep.journal.read_bytes()
+    monkeypatch.chdir(sweep.run.path)
+    text = (Path(__file__).parents[2] / "docs" / "sweeps.md").read_text(encoding="utf-8")
+    (lines,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    exec(compile(lines, "docs/sweeps.md", "exec"), {})
+    drawn = {path.stem for path in sweep.run.path.glob("*.html")}
+    assert drawn == {
+        "history",
+        "importance",
+        "parallel",
+        "contour",
+        "slice",
+        "pareto" if two_objectives else "by_epoch",
+    }
+    assert len((sweep.run.path / "trials.csv").read_text(encoding="utf-8").splitlines()) == 16
+    assert sweep.journal.read_bytes() == before

@@ -4,7 +4,7 @@
   const { figures } = JSON.parse(document.getElementById("figures").textContent);
   figures.forEach((figure, index) => {
     if (figure) {
-      Plotly.newPlot(`figure-${index}`, figure.data, figure.layout, { displaylogo: false, responsive: true });
+      Plotly.newPlot(`figure-${index}`, figure.data, figure.layout, { displayModeBar: false, responsive: true });
     }
   });
 })();
