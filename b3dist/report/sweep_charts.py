@@ -41,6 +41,7 @@ def sweep_charts(
     study: optuna.Study, records: Sequence[TrialRecord], space: SearchSpace, *, two_objectives: bool
 ) -> list[Chart]:
     """Every chart of the page."""
+    wide = len(space.names) > MOST_IN_HALF_WIDTH
     charts = [
         Chart(
             "History",
@@ -57,7 +58,7 @@ def sweep_charts(
             "Parallel coordinates",
             "One line per trial, darker is better; dotted: stopped early; orange: trial 0.",
             _plain(parallel_coordinates(records, space)),
-            wide=len(space.names) > MOST_IN_HALF_WIDTH,
+            wide,
         ),
     ]
     if two_objectives:
@@ -66,10 +67,10 @@ def sweep_charts(
             "Right and down is better. The numbered trials cannot be beaten in one objective without losing in the "
             "other; orange: trial 0."
         )
-        charts.append(Chart("Pareto front", note, _plain(pareto_front(records, front))))
+        charts.append(Chart("Pareto front", note, _plain(pareto_front(records, front)), wide))
     else:
         note = "Of the weights kept so far; where a line ends early, the trial was stopped; orange: trial 0."
-        charts.append(Chart("Macro F1 by epoch", note, _plain(curves(records))))
+        charts.append(Chart("Macro F1 by epoch", note, _plain(curves(records)), wide))
     return charts
 
 

@@ -187,7 +187,7 @@ def _shade(share: float) -> str:
 
 def _add_scale(figure: go.Figure, name: str, low: float, high: float) -> None:
     """What the colours mean, hung on a point that is not drawn."""
-    bar = {"title": {"text": _F1, "side": "right"}, "thickness": 10, "outlinewidth": 0, "tickformat": ".3f"}
+    bar = {"title": {"text": _F1, "side": "right"}, "thickness": 10, "outlinewidth": 0, "tickformat": ".3~f"}
     scale = [[place, _shade(place)] for place in np.linspace(0, 1, 11).tolist()]
     marker = {"color": [low], "cmin": low, "cmax": high, "colorscale": scale, "showscale": True, "colorbar": bar}
     figure.add_scatter(x=[name], y=[None], mode="markers", marker=marker, hoverinfo="skip")
