@@ -13,6 +13,7 @@ from b3dist.errors import StorageError
 from b3dist.report.asset_view import asset_view
 from b3dist.report.html import as_json, csp_hash, environment, read_template
 from b3dist.report.overview import SPLITS, Row, asset_row, compare, skill_gate
+from b3dist.report.pooled_view import whole_model
 from b3dist.report.release_cards import ReleaseCard, release_cards
 from b3dist.report.run_record import RunRecord, read_run
 from b3dist.report.sweep_page import is_sweep, render_sweep
@@ -63,6 +64,7 @@ def render(run: RunRecord, releases: Sequence[ReleaseCard] = ()) -> str:
         .render(
             run=run,
             is_pooled=run.config.get("kind") == "pooled",
+            whole=whole_model(run.summary),
             releases=releases,
             created_at=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
             version=__version__,

@@ -70,9 +70,10 @@ const charts = (() => {
       shapes.push({ type: "line", x0: middle, x1: middle, y0: 0, y1: 1, yref: "paper", line: { color: MODEL, width: 1.5, dash: "dash" } });
       annotations.push({ x: 1, xref: "paper", xanchor: "right", y: 1.02, yref: "paper", yanchor: "bottom", showarrow: false, text: `dashed: median of ${main.name} ${median(main.values).toFixed(3)}`, font: { size: 12, color: QUIET } });
     }
+    const most = Math.max(...traces.flatMap((trace) => trace.y)); // assets are counted: no halves
     draw(element, traces, {
       barmode: "overlay", bargap: 0, shapes, annotations, hovermode: "closest",
-      xaxis: { title: title(label), range: [low - size / 2, high + size / 2], showgrid: false, tickformat: format }, yaxis: { title: title("assets"), rangemode: "tozero" },
+      xaxis: { title: title(label), range: [low - size / 2, high + size / 2], showgrid: false, tickformat: format }, yaxis: { title: title("assets"), rangemode: "tozero", ...(most < 6 ? { dtick: 1 } : {}) },
     });
   }
 
