@@ -73,6 +73,14 @@ def check_storage(storage: str, *, timeout_s: float = TIMEOUT_S) -> None:
     _judge(storage, answer, timeout_s)
 
 
+def known_cause(storage: str, words: str) -> StorageError | None:
+    """What Arrow's words about a storage mean; None if they are of something else."""
+    for cause in _CAUSES:
+        if re.search(cause.pattern, words):
+            return StorageError(f"cannot write checkpoints to {storage}: {cause.sentence}", hint=cause.hint)
+    return None
+
+
 def _refuse_credentials(storage: str) -> None:
     """Keep keys out of config.json, MLflow and the process list; the message must not show them either."""
     if "://" not in storage:
@@ -120,10 +128,9 @@ def _judge(storage: str, answer: Mapping[str, str], timeout_s: float) -> None:
     if "silent" in answer:
         raise StorageError(f"{where}: no answer within {timeout_s:g} s", hint=_HOST_HINT)
     if "failed" in answer:
-        for cause in _CAUSES:
-            if re.search(cause.pattern, answer["failed"]):
-                raise StorageError(f"{where}: {cause.sentence}", hint=cause.hint)
-        raise StorageError(f"{where}: {_first_line(answer['failed'])}", hint="choose another place with --storage")
+        raise known_cause(storage, answer["failed"]) or StorageError(
+            f"{where}: {_first_line(answer['failed'])}", hint="choose another place with --storage"
+        )
 
 
 def _first_line(text: str) -> str:

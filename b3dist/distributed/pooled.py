@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from b3dist.distributed.assignments import Assignments, WorkerId
+from b3dist.distributed.checkpoint_storage import known_cause
 from b3dist.distributed.cluster import connected, num_workers_for
 from b3dist.distributed.fit_thread import FitThread
 from b3dist.distributed.summary import summarise
@@ -86,7 +87,7 @@ def drive_pooled(
     Raises:
         ConfigError: the run is of another kind, or the workers do not fit.
         RunError: driven by another process, or the workers gave up.
-        StorageError: disk full or not writable.
+        StorageError: disk full or not writable, or the checkpoints' storage went away.
         KeyboardInterrupt: Ctrl-C or SIGTERM; the run can be resumed.
     """
     if run.settings.kind != KIND:
@@ -136,7 +137,7 @@ class _Drive:
                 self._look()
                 fit.join(_POLL_S)
             self._look()
-            self._settle(_outcome(fit, self._run.run_id), attempt)
+            self._settle(_outcome(fit, self._run), attempt)
             if tracker is not None:
                 self._log_to(tracker)
         if not self._run.settings.options.get(STORAGE_OPTION):
@@ -251,16 +252,20 @@ def describe_epochs(epochs: Epochs) -> dict[str, Any]:
     }
 
 
-def _outcome(fit: FitThread, run_id: str) -> dict[str, str]:
+def _outcome(fit: FitThread, run: RunFolder) -> dict[str, str]:
     """Reasons of the assets without a bundle, by ticker.
 
     Raises:
         RunError: the workers failed, or refused.
+        StorageError: the checkpoints' storage went away.
     """
-    remedy = f"resume the run with --resume {run_id}"
+    remedy = f"resume the run with --resume {run.run_id}"
     if fit.error is not None:
-        message = next((line for line in reversed(str(fit.error).splitlines()) if line.strip()), "")
-        raise RunError(f"run {run_id}: the workers gave up: {message.strip()}", hint=remedy) from fit.error
+        message = next((line for line in reversed(str(fit.error).splitlines()) if line.strip()), "").strip()
+        storage = run.settings.options.get(STORAGE_OPTION)
+        if storage and (cause := known_cause(storage, message)):
+            raise StorageError(f"run {run.run_id}: {cause.message}", hint=f"{cause.hint}; then {remedy}") from fit.error
+        raise RunError(f"run {run.run_id}: the workers gave up: {message}", hint=remedy) from fit.error
     answer = fit.result.return_value
     if "error" in answer:
         raise RunError(answer["error"], hint=answer["hint"] or remedy)

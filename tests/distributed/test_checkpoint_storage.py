@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from b3dist.distributed.checkpoint_storage import check_storage
+from b3dist.distributed.checkpoint_storage import check_storage, known_cause
 from b3dist.errors import ConfigError, StorageError
 
 
@@ -80,3 +80,16 @@ def test_a_server_that_is_not_there_is_not_waited_for(silent: str) -> None:
     assert "AWS_ENDPOINT_URL" in failed.value.hint
     with pytest.raises(StorageError, match="no answer within 3 s"):
         check_storage(f"s3://bucket/folder?endpoint_override={silent}&scheme=http&region=us-east-1", timeout_s=3)
+
+
+def test_words_of_a_run_that_lost_its_storage_are_understood() -> None:
+    """As Ray Train hands on what Arrow says (seen with a server killed during a run); other errors are left alone."""
+    lost = known_cause(
+        "s3://lab/ck",
+        "When initiating multiple part upload for key 'ck/R/snapshot.json' in bucket 'lab': AWS Error "
+        "NETWORK_CONNECTION during CreateMultipartUpload operation: curlCode: 7, Could not connect to server; Details: "
+        "Failed to connect to 127.0.0.1 port 5057 after 0 ms: Could not connect to server",
+    )
+    assert lost is not None
+    assert lost.message == "cannot write checkpoints to s3://lab/ck: no server answers there"
+    assert known_cause("s3://lab/ck", "TrainingError: SIMA3 diverged at epoch 1") is None
