@@ -89,7 +89,7 @@ def parallel_coordinates(records: Sequence[TrialRecord], space: SearchSpace) -> 
     if high > low:
         _add_scale(figure, space.names[0], low, high)
     ticks = [
-        {"x": one.name, "y": place, "text": f"{one.from_unit(place):.3g}", "xanchor": "left", "xshift": 5}
+        {"x": one.name, "y": place, "text": _tick(one.from_unit(place)), "xanchor": "left", "xshift": 5}
         for one in space.dimensions
         for place in (0.0, 0.5, 1.0)
     ]
@@ -183,6 +183,11 @@ def _hover(records: Sequence[TrialRecord]) -> dict[str, Any]:
 def _shade(share: float) -> str:
     """Dark is better, since the light end of the scale is hard to see on white."""
     return str(sample_colorscale("Viridis", [0.88 * (1 - share)])[0])
+
+
+def _tick(value: float) -> str:
+    """Three digits, and no powers of ten where there are few."""
+    return f"{value:,.0f}" if 1000 <= value < 1e6 else f"{value:.3g}"
 
 
 def _add_scale(figure: go.Figure, name: str, low: float, high: float) -> None:
