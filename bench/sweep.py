@@ -26,7 +26,8 @@ from b3dist.distributed.sweep.drive import search_settings
 from b3dist.distributed.sweep.folder import SweepFolder
 from b3dist.training.asset import load_asset
 from b3dist.tuning.cohort import CohortTraining
-from b3dist.tuning.study import Search, TrialRecord, read_trials
+from b3dist.tuning.journal import TrialRecord, read_trials
+from b3dist.tuning.study import Search
 
 
 def main() -> None:

@@ -9,8 +9,8 @@ import optuna
 import plotly.graph_objects as go
 
 from b3dist.report.sweep_figures import curves, history, importances, parallel_coordinates, pareto_front
+from b3dist.tuning.journal import TrialRecord
 from b3dist.tuning.space import SearchSpace
-from b3dist.tuning.study import TrialRecord
 
 MOST_IN_HALF_WIDTH: Final = 5
 """Axes of parallel coordinates that half the page has room for."""

@@ -12,8 +12,9 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.colors import sample_colorscale
 
+from b3dist.tuning.journal import TrialRecord
 from b3dist.tuning.space import SearchSpace
-from b3dist.tuning.study import OBJECTIVES, TrialRecord
+from b3dist.tuning.study import OBJECTIVES
 
 _F1, _RATIO = OBJECTIVES
 _USUAL, _START, _OTHER = "#0072b2", "#d55e00", "#8f9ba6"

@@ -32,7 +32,7 @@ def render_sweep(path: Path) -> str:
         RunError: the sweep's folder is damaged, or the sweep has not begun.
     """
     from b3dist.report.sweep_charts import sweep_charts
-    from b3dist.tuning.study import load_study, read_trials
+    from b3dist.tuning.journal import load_study, read_trials
 
     sweep = SweepFolder.open(path.parent, path.name)
     summary = _summary(path)

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from b3dist.tuning.evidence import FEWEST_ASSETS, LEVEL, Interval, error_ratio_change, macro_f1_gain
+from b3dist.tuning.journal import TrialRecord
 from b3dist.tuning.scores import AssetScore, CohortScore, constant_macro_f1
-from b3dist.tuning.study import TrialRecord
 
 
 @dataclass(frozen=True, kw_only=True)

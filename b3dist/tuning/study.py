@@ -12,20 +12,27 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
-from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from b3dist.errors import RunError
+from b3dist.tuning.journal import (
+    ABANDONED,
+    BASELINE,
+    ERROR,
+    SOURCE,
+    STUDY,
+    TrialRecord,
+    open_journal,
+    record_of,
+)
 from b3dist.tuning.scores import CohortScore
 from b3dist.tuning.space import Params, SearchSpace
 from b3dist.tuning.surface import propose_peak
 
-STUDY: Final = "sweep"
 OBJECTIVES: Final = ("macro F1", "return RMSE ÷ persistence")
 """What dashboards and plots call a trial's values."""
 SMALL_BUDGET: Final = 20
@@ -37,17 +44,6 @@ With a rung at a ninth as well one trial in nine is left: too few for the surfac
 """
 SURFACE_SHARE: Final = 20
 """One in so many trials, the last ones, is where a quadratic surface through the better trials peaks."""
-
-BASELINE, ABANDONED, ERROR, SOURCE = "baseline", "abandoned", "error", "source"
-
-State = Literal["complete", "pruned", "failed", "running", "waiting"]
-_STATES: Final[Mapping[TrialState, State]] = {
-    TrialState.COMPLETE: "complete",
-    TrialState.PRUNED: "pruned",
-    TrialState.FAIL: "failed",
-    TrialState.RUNNING: "running",
-    TrialState.WAITING: "waiting",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,30 +71,6 @@ class Suggestion:
     number: int
     """Optuna's."""
     params: Params
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrialRecord:
-    """What the study knows of a trial."""
-
-    number: int
-    state: State
-    params: Params
-    values: tuple[float, ...] | None
-    """Macro F1, and with two objectives the error ratio; of a pruned trial its last report."""
-    curve: Mapping[int, float]
-    """Macro F1 by epoch; empty with two objectives, which Optuna keeps no curve of."""
-    attributes: Mapping[str, Any]
-
-    @property
-    def is_baseline(self) -> bool:
-        """Whether it has the starting values."""
-        return bool(self.attributes.get(BASELINE))
-
-    @property
-    def was_abandoned(self) -> bool:
-        """Whether its driver was killed while it ran."""
-        return bool(self.attributes.get(ABANDONED))
 
 
 class Search:
@@ -186,7 +158,7 @@ class Search:
     def records(self) -> list[TrialRecord]:
         """Every trial so far, in order of number."""
         with self._lock:
-            return [_record(trial) for trial in self._study.get_trials(deepcopy=False)]
+            return [record_of(trial) for trial in self._study.get_trials(deepcopy=False)]
 
     def _open(self, journal: Path | None) -> optuna.Study:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -245,48 +217,6 @@ class Search:
         return params if new else None
 
 
-def read_trials(journal: Path) -> list[TrialRecord]:
-    """The trials in a journal, without writing to it.
-
-    Raises:
-        RunError: there is none, or it is damaged.
-    """
-    return [_record(trial) for trial in load_study(journal).get_trials(deepcopy=False)]
-
-
-def load_study(journal: Path) -> optuna.Study:
-    """The study in a journal, for Optuna's own plots.
-
-    Raises:
-        RunError: there is none, or it is damaged.
-    """
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    try:
-        return optuna.load_study(study_name=STUDY, storage=open_journal(journal, writing=False))
-    except KeyError as error:
-        raise RunError(f"{journal} holds no study called {STUDY!r}") from error
-
-
-def open_journal(path: Path, *, writing: bool) -> optuna.storages.JournalStorage:
-    """Optuna's storage on a journal file.
-
-    Before writing, a last line that a kill left incomplete is cut off, and the lock of a killed writer is removed: both
-    need the run's lock, which the driver holds.
-
-    Raises:
-        RunError: absent where it is to be read, or damaged.
-    """
-    if writing:
-        _cut_torn_line(path)
-        Path(f"{path}.lock").unlink(missing_ok=True)
-    elif not path.is_file():
-        raise RunError(f"there is no {path}", hint="the sweep has not begun, or its folder is damaged")
-    try:
-        return optuna.storages.JournalStorage(JournalFileBackend(str(path)))
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path} is damaged: {error}", hint="start a new sweep") from error
-
-
 def num_begun(trials: Sequence[FrozenTrial]) -> int:
     """Trials that have begun and were not abandoned by a killed driver."""
     return sum(trial.state is not TrialState.WAITING and not trial.user_attrs.get(ABANDONED) for trial in trials)
@@ -298,15 +228,6 @@ def derived_seed(*parts: int | str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
 
 
-def _cut_torn_line(path: Path) -> None:
-    if path.is_file():
-        content = path.read_bytes()
-        whole = content.rfind(b"\n") + 1
-        if whole < len(content):
-            with path.open("r+b") as file:
-                file.truncate(whole)
-
-
 def _floating(dimension: Any) -> FloatDistribution:
     return FloatDistribution(dimension.low, dimension.high, log=dimension.log)
 
@@ -314,14 +235,3 @@ def _floating(dimension: Any) -> FloatDistribution:
 def _annotate(trial: Trial, attributes: Mapping[str, Any]) -> None:
     for name, value in attributes.items():
         trial.set_user_attr(name, value)
-
-
-def _record(trial: FrozenTrial) -> TrialRecord:
-    return TrialRecord(
-        number=trial.number,
-        state=_STATES[trial.state],
-        params=dict(trial.params) or dict(trial.system_attrs.get("fixed_params", {})),
-        values=tuple(trial.values) if trial.values is not None else None,
-        curve=dict(trial.intermediate_values),
-        attributes=dict(trial.user_attrs),
-    )

@@ -22,7 +22,7 @@ from b3dist.report import write_report
 from b3dist.run_folder import is_driven
 from b3dist.training.asset import load_asset
 from b3dist.tuning.cohort import CohortTraining
-from b3dist.tuning.study import TrialRecord, read_trials
+from b3dist.tuning.journal import TrialRecord, read_trials
 from tests.distributed.runs import wait_for
 
 pytestmark = pytest.mark.ray

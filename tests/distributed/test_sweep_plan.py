@@ -13,7 +13,7 @@ from b3dist.distributed.sweep.folder import SweepFolder
 from b3dist.distributed.sweep.plan import SweepRequest, new_sweep
 from b3dist.errors import ConfigError, RunError
 from b3dist.recipes import outcome
-from b3dist.tuning.study import read_trials
+from b3dist.tuning.journal import read_trials
 from tests.distributed.runs import start_run
 from tests.distributed.sweeps import BASE, concluded, searched
 

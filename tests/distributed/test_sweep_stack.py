@@ -18,8 +18,8 @@ from b3dist.distributed.run_list import list_runs
 from b3dist.distributed.sweep.folder import SweepFolder
 from b3dist.training.asset import load_asset
 from b3dist.tuning.cohort import CohortTraining, evaluate_asset
+from b3dist.tuning.journal import read_trials
 from b3dist.tuning.scores import AssetScore
-from b3dist.tuning.study import read_trials
 from tests.distributed.runs import wait_for
 from tests.distributed.test_sweep import settled, start
 

@@ -13,8 +13,8 @@ from b3dist.distributed.sweep.evaluations import Evaluations
 from b3dist.distributed.sweep.folder import SweepFolder
 from b3dist.distributed.sweep.outcome import Outcome
 from b3dist.distributed.sweep.stages import Stages
+from b3dist.tuning.journal import read_trials
 from b3dist.tuning.scores import AssetScore
-from b3dist.tuning.study import read_trials
 from tests.distributed.sweeps import BASE, searched
 
 IN_PROCESS = SimpleNamespace(

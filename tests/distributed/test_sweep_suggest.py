@@ -16,8 +16,9 @@ from b3dist.distributed.sweep.folder import SweepFolder
 from b3dist.distributed.sweep.plan import SweepRequest, new_sweep
 from b3dist.distributed.sweep.suggest import PackSizes, Suggest, TrialEvent
 from b3dist.distributed.sweep.trial import REPORTS, TRIALS, TrialPack, TrialSettings
+from b3dist.tuning.journal import TrialRecord, load_study, read_trials
 from b3dist.tuning.space import Params
-from b3dist.tuning.study import Search, TrialRecord, load_study, read_trials
+from b3dist.tuning.study import Search
 from tests.distributed.sweeps import BASE
 
 Engine = Literal["single", "stack"]

@@ -9,7 +9,7 @@ import pytest
 
 from b3dist.errors import RunError
 from b3dist.report import write_report
-from b3dist.tuning.study import load_study
+from b3dist.tuning.journal import load_study
 from tests.distributed.sweeps import BASE, concluded, searched
 from tests.report.browser import dom_of
 

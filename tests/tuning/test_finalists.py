@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from b3dist.tuning.finalists import choose_finalists, choose_winner, judge, pareto_front
+from b3dist.tuning.journal import State, TrialRecord
 from b3dist.tuning.scores import AssetScore, CohortScore
-from b3dist.tuning.study import State, TrialRecord
 
 
 def trial(number: int, *values: float, state: State = "complete") -> TrialRecord:

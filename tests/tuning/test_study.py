@@ -8,9 +8,10 @@ import pytest
 
 from b3dist.config import Config
 from b3dist.errors import RunError
+from b3dist.tuning.journal import TrialRecord, load_study, read_trials
 from b3dist.tuning.scores import CohortScore
 from b3dist.tuning.space import Params, search_space
-from b3dist.tuning.study import Search, SearchSettings, Suggestion, TrialRecord, load_study, read_trials
+from b3dist.tuning.study import Search, SearchSettings, Suggestion
 
 SPACE = search_space(Config())
 PEAK = np.array([0.3, 0.6, 0.4, 0.7])

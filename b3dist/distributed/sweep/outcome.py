@@ -14,8 +14,8 @@ from b3dist.distributed.sweep.folder import SweepFolder
 from b3dist.errors import StorageError
 from b3dist.run_folder import SCHEMA_VERSION
 from b3dist.tuning.finalists import Verdict, pareto_front
+from b3dist.tuning.journal import ERROR, TrialRecord
 from b3dist.tuning.scores import CohortScore
-from b3dist.tuning.study import ERROR, TrialRecord
 
 _LEFT_TO_THE_JOURNAL = ("assets",)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from b3dist.distributed.sweep.folder import SweepPlan
-from b3dist.tuning.study import TrialRecord
+from b3dist.tuning.journal import TrialRecord
 
 
 @dataclass(frozen=True, kw_only=True)

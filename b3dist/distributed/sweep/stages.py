@@ -12,9 +12,10 @@ from b3dist.distributed.sweep.evaluations import Evaluations, Job, run_jobs, wit
 from b3dist.distributed.sweep.folder import SweepFolder
 from b3dist.distributed.sweep.outcome import AssetChoice, Finalist, Outcome
 from b3dist.tuning.finalists import Verdict, baseline_of, choose_finalists, choose_winner, judge
+from b3dist.tuning.journal import TrialRecord
 from b3dist.tuning.scores import AssetScore, CohortScore
 from b3dist.tuning.shrinkage import choose_per_asset
-from b3dist.tuning.study import TrialRecord, derived_seed
+from b3dist.tuning.study import derived_seed
 
 
 class Stages:

@@ -6,7 +6,7 @@ from b3dist.distributed.fleet import FleetOptions
 from b3dist.distributed.sweep.folder import KIND, SweepFolder
 from b3dist.distributed.sweep.outcome import describe_trial
 from b3dist.tracking import Tracker
-from b3dist.tuning.study import TrialRecord
+from b3dist.tuning.journal import TrialRecord
 
 
 class SweepTracking:
