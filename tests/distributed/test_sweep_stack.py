@@ -11,6 +11,7 @@ from typing import Any
 
 import psutil
 import pytest
+import torch
 
 from b3dist.data.lake import Lake
 from b3dist.distributed.ledger import read_ledger
@@ -101,6 +102,15 @@ def test_the_engine_is_on_record(sweep: SweepFolder) -> None:
     summary = json.loads((sweep.run.path / "summary.json").read_text(encoding="utf-8"))
     assert (summary["engine"], summary["totals"]["abandoned"]) == ("stack", 0)
     assert [event["engine"] for event in read_ledger(sweep.run.ledger) if event["event"] == "opened"] == ["stack"]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_on_a_gpu_auto_is_the_stack(small_lake: Path, tmp_path: Path) -> None:
+    """As many trials at once as the search can bear, and the finalists in packs; nothing fails."""
+    chosen = OPTIONS[: OPTIONS.index("--engine")]
+    answer = ended(start(small_lake, tmp_path, *chosen, "--workers", "1", "--gpus-per-worker", "1", "--no-mlflow"))
+    assert (answer["engine"], answer["trials"], answer["failed"]) == ("stack", 8, 0)
 
 
 @pytest.mark.slow

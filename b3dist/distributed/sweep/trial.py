@@ -99,7 +99,7 @@ class TrialPack(Trainable):  # type: ignore[misc]  # Ray ships no type hints
 
     def _prepare(self) -> tuple["Trials", dict[int, dict[str, Any]]]:
         """The trials ready to train, and reports of those that cannot be."""
-        from b3dist.tuning.cohort import Cohort, SingleTrials
+        from b3dist.tuning.cohort import SingleTrials
 
         cohorts: dict[int, Cohort] = {}
         failures = {}
