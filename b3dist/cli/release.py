@@ -18,6 +18,7 @@ from b3dist.cli.refit_progress import refit_progress
 if TYPE_CHECKING:
     from b3dist.release import Moved, Release, ReleaseStore
     from b3dist.release.promotion import Mirror
+    from b3dist.run_folder import RunFolder
 
 release_app = typer.Typer(name="release", no_args_is_help=True, help="Releases of a whole fleet, and which is served.")
 
@@ -78,17 +79,24 @@ def create(
     with refit_progress(shown=refit) as show:
         refitting = Refitting(lake=lake, workers=workers, initial_models=models, on_progress=show) if refit else None
         below = RunFolder.open(runs, fallback) if fallback is not None else None
+        warnings = _differences(run, below) if below is not None else []
+        for warning in warnings:
+            print(f"b3dist: {warning}", file=sys.stderr)
         release = create_release(store, run, refit=refitting, carry_over=carry_over, fallback=below)
     failed = release.manifest["refit_failed"]
     for ticker, reason in failed.items():
         print(f"b3dist: {ticker} was not refitted: {reason}", file=sys.stderr)
     payload = {**_facts(release, ()), "refit_failed": failed, "not_covered": release.manifest["not_covered"]}
-    payload["ladder"] = release.manifest["ladder"]
+    payload |= {"ladder": release.manifest["ladder"], "warnings": warnings}
     carried = why_untrained(run, [ticker for ticker, asset in release.assets.items() if asset.carried_over])
     payload["carried_over_assets"] = carried
 
     def display(console: Console) -> None:
         _show_facts(console, payload, ("release_id", "run_id", "assets", "refitted", "carried_over", "path"))
+        own, pooled, naive = (payload["ladder"][name] for name in ("own", "pooled", "naive"))
+        if pooled or naive:
+            models = f"{own} assets have a model of their own, {pooled} the pooled one, {naive} none"
+            console.print(models, markup=False, soft_wrap=True)
         for line in _weights_explained(carried, refit=refit):
             console.print(line, markup=False, soft_wrap=True)
         command = ["b3dist", "release", "promote", release.release_id, "--runs", str(runs)]
@@ -206,6 +214,17 @@ def show(
     pointing = tuple(alias for alias, pointed in store.aliases().items() if pointed == release.release_id)
     payload = {**_facts(release, pointing), "manifest": release.manifest, "card": release.card}
     return Answer(payload=payload, show=lambda console: console.print(release.card, markup=False, soft_wrap=True))
+
+
+def _differences(run: "RunFolder", fallback: "RunFolder") -> list[str]:
+    """What is allowed of a fallback, but should be known."""
+    ours, theirs = run.settings.lake_manifest_hash, fallback.settings.lake_manifest_hash
+    if ours == theirs:
+        return []
+    return [
+        f"the pooled run {fallback.run_id} was trained on another lake, or another state of it, than {run.run_id}:"
+        f" manifest {theirs[:12]}, not {ours[:12]}"
+    ]
 
 
 def _weights_explained(carried: Sequence[Mapping[str, str]], *, refit: bool) -> list[str]:

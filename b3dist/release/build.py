@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from b3dist.data.exchange import b3_sessions
 from b3dist.errors import ReleaseError
 from b3dist.release.card import render_card
-from b3dist.release.ladder import naive_parts, pooled_parts
+from b3dist.release.ladder import check_fallback, naive_parts, pooled_parts
 from b3dist.release.manifest import serialise_groups, stack_models
 from b3dist.release.parts import AssetPart, last_test_session, part_of_bundle, part_of_release
 from b3dist.release.refit import Progress, refit_parts
@@ -63,12 +63,14 @@ def create_release(
 
     Raises:
         ReleaseError: the run is still going on or trained nothing, nothing could be refitted, a pooled model should be,
-            or `fallback` is no pooled run.
+            or `fallback` is no finished pooled run that answers the same question.
         RunError: a bundle is incomplete or damaged.
         LakeError: the lake to refit on is not there.
         StorageError: disk full or not writable; nothing is left.
     """
     parts = collect_run(run)
+    if fallback is not None:
+        check_fallback(fallback, parts)
     if refit is not None and any(part.facts["source"] == "pooled" for part in parts):
         raise ReleaseError(
             f"run {run.run_id} is of a pooled model, which cannot be refitted one asset at a time",
@@ -101,11 +103,7 @@ def create_release(
 def descend_ladder(
     run: RunFolder, fallback: RunFolder, parts: Sequence[AssetPart], carried: Sequence[AssetPart]
 ) -> list[AssetPart]:
-    """Parts for every asset that either run was asked for: own, carried over, pooled, carried fallbacks, naive.
-
-    Raises:
-        ReleaseError: `fallback` is no pooled run.
-    """
+    """Parts for every asset that either run was asked for: own, carried over, pooled, carried fallbacks, naive."""
     covered = {part.ticker: part for part in parts}
     covered |= {part.ticker: part for part in carried if part.facts["source"] == "own"}
     covered |= {part.ticker: part for part in pooled_parts(fallback, covered)}

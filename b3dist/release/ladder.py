@@ -13,30 +13,70 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 
 from b3dist.data.schema import ACTIONS
 from b3dist.data.windows import SPLITS, Scaler
 from b3dist.errors import ReleaseError
 from b3dist.release.parts import AssetModel, AssetPart, part_of_bundle
-from b3dist.run_folder import RunFolder
+from b3dist.run_folder import RunFolder, is_driven
 from b3dist.training.asset import evaluate_predictions
-from b3dist.training.bundle import library_versions, serialise_weights
+from b3dist.training.bundle import library_versions, read_bundle, serialise_weights
+from b3dist.training.pooled_bundle import MODEL_FOLDER
 from b3dist.training.return_unit import ReturnTarget
 
+SAME_QUESTION = ("label_set", "horizon")
+"""Of the data's settings, those that must agree within a release, whose rows all say `action` and `return_pred`."""
 
-def pooled_parts(run: RunFolder, present: Collection[str]) -> list[AssetPart]:
-    """The assets of a pooled run that have no model yet.
+
+def check_fallback(run: RunFolder, parts: Sequence[AssetPart]) -> None:
+    """Refuse a run that assets without a model of their own cannot fall back on.
+
+    Args:
+        run: to fall back on.
+        parts: what the release holds besides.
 
     Raises:
-        ReleaseError: the run is of another kind.
-        RunError: a bundle is incomplete or damaged.
+        ReleaseError: it is no pooled run, still going on or unfinished, its assets' models are gone, or it answers
+            another question than the parts do.
+        RunError: its model is damaged.
     """
     if run.settings.kind != "pooled":
         raise ReleaseError(
             f"run {run.run_id} is of kind {run.settings.kind}, and only a pooled run can be fallen back on",
             hint="b3dist pooled makes one",
         )
+    if is_driven(run.path):
+        raise ReleaseError(f"run {run.run_id} is still going on", hint="wait until it has finished")
+    resume = f"b3dist pooled --resume {run.run_id} --runs {run.path.parent}"
+    folder = run.path / MODEL_FOLDER
+    if not folder.is_dir():  # written last
+        raise ReleaseError(f"the pooled run {run.run_id} has not finished, so it holds no model", hint=resume)
+    model = read_bundle(folder)
+    evaluated = pq.read_table(folder / "predictions.parquet", columns=["ticker"], partitioning=None)["ticker"]
+    gone = sorted(set(evaluated.unique().to_pylist()) - {path.name for path in run.assets.iterdir()})
+    if gone:
+        raise ReleaseError(
+            f"the pooled run {run.run_id} has lost the models of {len(gone)} assets, e.g. {gone[0]}",
+            hint=f"restore them, or have them written again: {resume}",
+        )
+    for name in SAME_QUESTION:
+        theirs, ours = getattr(model.config.data, name), {getattr(part.evaluated.data, name) for part in parts}
+        if ours != {theirs}:
+            raise ReleaseError(
+                f"the pooled run {run.run_id} was trained with data.{name} {theirs}, the assets of the release with"
+                f" {', '.join(sorted(map(str, ours)))}: a release answers one question",
+                hint=f"train a pooled run with --set data.{name}={next(iter(ours))}",
+            )
+
+
+def pooled_parts(run: RunFolder, present: Collection[str]) -> list[AssetPart]:
+    """The assets of a pooled run that have no model yet.
+
+    Raises:
+        RunError: a bundle is incomplete or damaged.
+    """
     folders = sorted(folder for folder in run.assets.glob("[!.]*") if folder.is_dir() and folder.name not in present)
     return [part_of_bundle(folder, run_id=run.run_id) for folder in folders]
 

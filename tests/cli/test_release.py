@@ -15,6 +15,7 @@ from b3dist.tracking.registry import MODEL
 from b3dist.tracking.store import connect
 from tests.cli.conftest import Outcome
 from tests.release.releases import seeded, train_run
+from tests.training.pooled_runs import train_pooled_run
 
 Command = Callable[..., Outcome]
 
@@ -42,6 +43,26 @@ def newer(runs: Path) -> RunFolder:
 
 def _all(runs: Path) -> list[RunFolder]:
     return [RunFolder.open(runs, path.name) for path in runs.iterdir()]
+
+
+def test_fallback_on_another_lake_is_said_and_the_ladder_shown(
+    b3dist: Command, small_lake: Path, tmp_path: Path
+) -> None:
+    """It is allowed, but not in silence; a person reads how many assets have which model."""
+    runs = tmp_path / "runs"
+    own, below = train_run(small_lake, runs, tickers=["SIMA3"]), train_pooled_run(small_lake, runs)
+    words = ("release", "create", own.run_id, "--fallback", below.run_id, "--runs", runs)
+    shown = b3dist(*words)
+    assert shown.exit_code == 0
+    assert "1 assets have a model of their own, 5 the pooled one, 0 none" in shown.stdout
+    assert "another lake" not in shown.stderr
+    config = below.path / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "lake_manifest_hash": "ab" * 32}))
+    created = b3dist(*words, "--json")
+    assert created.exit_code == 0
+    (warning,) = created.answer["warnings"]
+    assert f"{below.run_id} was trained on another lake" in warning
+    assert warning in created.stderr
 
 
 def test_from_create_to_rollback(b3dist: Command, older: RunFolder, newer: RunFolder) -> None:

@@ -1,5 +1,6 @@
 """Every asset of a release has a model: its own, else the pooled one, else the naive forecast."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from b3dist.release import Refitting, Release, ReleaseStore, create_release
 from b3dist.release.promotion import promote
 from b3dist.run_folder import RunFolder
 from b3dist.scoring import Scorer
-from tests.release.releases import train_run
+from tests.release.releases import seeded, train_run
 from tests.training.pooled_runs import QUICK, train_pooled_run
 
 
@@ -108,6 +109,50 @@ def test_only_a_pooled_run_is_fallen_back_on(small_lake: Path, runs: Path, ticke
     store = ReleaseStore(runs.parent / "others")
     with pytest.raises(ReleaseError, match="only a pooled run"):
         create_release(store, own, fallback=own)
+
+
+@pytest.fixture
+def copied(pooled_run: RunFolder, tmp_path: Path) -> RunFolder:
+    """The pooled run in a folder of its own, to damage."""
+    shutil.copytree(pooled_run.path, tmp_path / "runs" / pooled_run.run_id)
+    return RunFolder.open(tmp_path / "runs", pooled_run.run_id)
+
+
+@pytest.fixture(scope="module")
+def own_run(small_lake: Path, runs: Path, tickers: list[str]) -> RunFolder:
+    """A run of one asset."""
+    return train_run(small_lake, runs, tickers=tickers[-1:])
+
+
+def test_run_without_a_whole_model_is_not_fallen_back_on(own_run: RunFolder, copied: RunFolder, tmp_path: Path) -> None:
+    """Neither one that is still driven, nor one whose assets' models are lost, nor one that never ended."""
+    store = ReleaseStore(tmp_path / "releases")
+    with copied.driven(), pytest.raises(ReleaseError, match="is still going on"):
+        create_release(store, own_run, fallback=copied)
+    lost = min(copied.assets.iterdir())
+    shutil.rmtree(lost)
+    with pytest.raises(ReleaseError, match=rf"lost the models of 1 assets, e\.g\. {lost.name}"):
+        create_release(store, own_run, fallback=copied)
+    shutil.rmtree(copied.assets)
+    copied.assets.mkdir()
+    with pytest.raises(ReleaseError, match="lost the models of 5 assets"):
+        create_release(store, own_run, fallback=copied)
+    shutil.rmtree(copied.path / "pooled")
+    with pytest.raises(ReleaseError, match="has not finished") as caught:
+        create_release(store, own_run, fallback=copied)
+    assert f"pooled --resume {copied.run_id}" in caught.value.hint
+    assert not store.list()
+
+
+@pytest.mark.parametrize("setting", ["data.label_set=forward_return", "data.horizon=3"])
+def test_model_of_another_question_is_not_fallen_back_on(
+    small_lake: Path, pooled_run: RunFolder, tickers: list[str], tmp_path: Path, setting: str
+) -> None:
+    """One column `action` must not mean two things."""
+    own = train_run(small_lake, tmp_path / "runs", tickers=tickers[-1:], config=seeded(0, setting))
+    name, _, value = setting.partition("=")
+    with pytest.raises(ReleaseError, match=f"with {name} .*, the assets of the release with {value}"):
+        create_release(ReleaseStore(tmp_path / "releases"), own, fallback=pooled_run)
 
 
 def test_pooled_run_is_released_but_not_refitted(small_lake: Path, runs: Path, pooled_run: RunFolder) -> None:
