@@ -1,5 +1,6 @@
 """The one data builder of the suite: a seeded random-walk asset, and the real data beside the repository."""
 
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -43,6 +44,27 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("the real B3 data is not beside this checkout (../shared/data)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def zero_price_lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small lake, but that the last bar of SIMA3 has an open of 0."""
+    from b3dist.data.lake import ingest
+    from b3dist.data.simulator import simulate
+
+    folder = tmp_path_factory.mktemp("zero_price_lake")
+    simulate(folder / "files", assets=6, sessions=400, seed=7)
+    for archive in (folder / "files").glob("*.ZIP"):
+        with zipfile.ZipFile(archive) as packed:
+            (name,) = packed.namelist()
+            lines = packed.read(name).split(b"\n")
+        archive.unlink()
+        last = max(number for number, line in enumerate(lines) if line[12:24].strip() == b"SIMA3")
+        if "2018" in name:
+            lines[last] = lines[last][:56] + b"0" * 13 + lines[last][69:]
+        (folder / "files" / name).write_bytes(b"\n".join(lines))
+    ingest([folder / "files"], folder / "lake")
+    return folder / "lake"
 
 
 @pytest.fixture(scope="session")

@@ -26,7 +26,7 @@ from b3dist.cli.options import (
     build_config,
     parse_tickers,
 )
-from b3dist.cli.output import Answer, Debug, Json, answers
+from b3dist.cli.output import DONE, SOME_ASSETS_FAILED, Answer, Debug, Json, answers
 from b3dist.config import Config
 from b3dist.errors import ConfigError
 
@@ -181,12 +181,14 @@ def _answer(path: Path, summary: dict[str, Any]) -> Answer:
         **{name: totals[name] for name in names},
         **summary["pooled"],
     }
-    return Answer(payload=payload, show=lambda console: _show(console, path, summary))
+    exit_code = SOME_ASSETS_FAILED if totals["failed"] else DONE
+    return Answer(payload=payload, show=lambda console: _show(console, path, summary), exit_code=exit_code)
 
 
 def _show(console: Console, path: Path, summary: dict[str, Any]) -> None:
     totals, metrics, speed = summary["totals"], summary["metrics"], summary["pooled"]
-    evaluated = f"{totals['trained'] + totals['already_done']} assets evaluated, {totals['skipped']} left out"
+    left_out = totals["skipped"] + totals["already_skipped"] + totals["failed"]
+    evaluated = f"{totals['trained'] + totals['already_done']} assets evaluated, {left_out} left out"
     title = f"{summary['run_id']}: {evaluated}, kept epoch {metrics['best_epoch']} of {metrics['epochs']}"
     table = Table(title=title, box=None)
     for heading in ("part", "metric", "model", "baseline"):
@@ -207,4 +209,7 @@ def _show(console: Console, path: Path, summary: dict[str, Any]) -> None:
     if speed["windows_per_s"]:
         share = f"{speed['all_reduce_share']:.0%} of it exchanging gradients"
         console.print(f"{speed['windows_per_s']:,.0f} windows/s with {speed['workers']} workers, {share}")
+    for entry in summary["assets"]:
+        if entry["state"] == "failed":
+            console.print(f"{entry['ticker']} failed: {entry['error']}", markup=False, soft_wrap=True)
     console.print(str(path), markup=False, soft_wrap=True)

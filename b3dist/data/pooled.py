@@ -7,9 +7,11 @@ No window spans two assets: each ends at a usable row of its own asset. One pair
 cut of its own per asset the model would train on one asset's sessions of which another is tested.
 """
 
+import contextlib
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -32,7 +34,7 @@ from b3dist.data.windows import (
     refuse_standing_price,
     split_windows,
 )
-from b3dist.errors import InsufficientDataError
+from b3dist.errors import DataError, InsufficientDataError
 
 OWN_SCALE_ROWS = 120
 """Training rows from which an asset is scaled by itself: the deviation of fewer is known to worse than 6 %."""
@@ -76,6 +78,8 @@ class PooledData:
     """As given, with the calendar cut filled in."""
     skipped: Mapping[str, str]
     """Assets left out by rule, and why."""
+    failed: Mapping[str, str]
+    """Assets left out because a value of their bars is impossible, and which."""
 
     def part(self, name: str) -> PooledPart:
         """The part called train, val or test."""
@@ -83,27 +87,40 @@ class PooledData:
 
 
 def load_pooled(lake: Lake, tickers: Iterable[str], config: DataConfig) -> PooledData:
-    """Pool assets of a lake.
+    """Pool assets of a lake; one whose bars hold an impossible value is left out alone.
 
     Raises:
         InsufficientDataError: nothing is left to train, to select or to test on.
-        DataError: an asset's open or close is 0.
+        LakeError: a file of the lake is gone or damaged, which is no single asset's fault.
     """
     calendar = lake.calendar()
-    histories, skipped = [], {}
+    histories, left_out = [], LeftOut({}, {})
     for ticker in sorted(tickers):
         bars = lake.bars(ticker, BAR_COLUMNS)
-        try:
-            columns = {name: bars[name].to_numpy() for name in BAR_COLUMNS}
+        columns = {name: bars[name].to_numpy() for name in BAR_COLUMNS}
+        with left_out.noting(ticker):
             histories.append(read_history(ticker, columns, calendar, config))
+    return pool_histories(histories, config, left_out=left_out)
+
+
+class LeftOut(NamedTuple):
+    """Assets without windows in the pool, and why, by ticker."""
+
+    skipped: dict[str, str]
+    failed: dict[str, str]
+
+    @contextlib.contextmanager
+    def noting(self, ticker: str) -> Iterator[None]:
+        """Leave an asset out if its data is too little or impossible."""
+        try:
+            yield
         except InsufficientDataError as error:
-            skipped[ticker] = error.message
-    return pool_histories(histories, config, skipped=skipped)
+            self.skipped[ticker] = error.message
+        except DataError as error:
+            self.failed[ticker] = error.message
 
 
-def pool_histories(
-    histories: Sequence[History], config: DataConfig, *, skipped: Mapping[str, str] | None = None
-) -> PooledData:
+def pool_histories(histories: Sequence[History], config: DataConfig, *, left_out: LeftOut | None = None) -> PooledData:
     """Divide all assets by one calendar cut, scale them and put their rows into one table.
 
     Features of set v1 are levels in BRL and shares and share one scaler, as in the published model. Those of v2 are
@@ -114,13 +131,11 @@ def pool_histories(
         InsufficientDataError: nothing is left to train, to select or to test on.
     """
     config = with_calendar_cut(histories, config)
-    left_out = dict(skipped or {})
+    left_out = left_out or LeftOut({}, {})
     drafts = []
     for history in sorted(histories, key=lambda history: history.ticker):
-        try:
+        with left_out.noting(history.ticker):
             drafts.append(_Draft.of(history, config))
-        except InsufficientDataError as error:
-            left_out[history.ticker] = error.message
     training = [draft.training_rows() for draft in drafts]
     if not any(len(rows) for rows in training):
         raise InsufficientDataError("no asset has a window to train on", hint="use more history, or an earlier cut")
@@ -130,7 +145,7 @@ def pool_histories(
         draft.finish(fit_scaler(rows) if scaled else pooled_scaler, config)
         for draft, rows, scaled in zip(drafts, training, own, strict=True)
     ]
-    return _join(assets, scaler=pooled_scaler, own_scale=own, config=config, skipped=left_out)
+    return _join(assets, scaler=pooled_scaler, own_scale=own, config=config, left_out=left_out)
 
 
 def with_calendar_cut(histories: Sequence[History], config: DataConfig) -> DataConfig:
@@ -201,7 +216,7 @@ def _join(
     scaler: Scaler,
     own_scale: npt.NDArray[np.bool_],
     config: DataConfig,
-    skipped: Mapping[str, str],
+    left_out: LeftOut,
 ) -> PooledData:
     rows = np.concatenate([asset.features for asset in assets])
     first_rows = np.cumsum([0, *(len(asset.features) for asset in assets)], dtype=np.int64)[:-1]
@@ -224,7 +239,8 @@ def _join(
         scaler=scaler,
         own_scale=own_scale,
         config=config,
-        skipped=skipped,
+        skipped=left_out.skipped,
+        failed=left_out.failed,
         **parts,
     )
 

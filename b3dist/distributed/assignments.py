@@ -180,6 +180,10 @@ class Assignments:
         """The asset cannot be trained by rule; False if the lease is no longer this worker's."""
         return self._settle(worker, ticker, "skipped", {"reason": reason})
 
+    def record_failed(self, worker: WorkerId, ticker: str, error: str) -> bool:
+        """Trying the asset again would end the same way; False if the lease is no longer this worker's."""
+        return self._settle(worker, ticker, "failed", {"error": error, "kind": "error"})
+
     def record_error(self, worker: WorkerId, ticker: str, error: str) -> bool:
         """Training raised: the asset waits again, or has failed if it was the last try."""
         if not self._holds(worker, ticker):

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from b3dist.distributed.assignments import Assignments, WorkerId
 from b3dist.distributed.checkpoint_storage import known_cause
@@ -35,6 +35,13 @@ MAX_RESTARTS = 5
 _POLL_S = 0.25
 
 Epochs = list[dict[str, Any]]
+
+
+class _LeftOut(NamedTuple):
+    """Assets that a training left without a bundle, and why, by ticker."""
+
+    skipped: Mapping[str, str]
+    failed: Mapping[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,11 +115,18 @@ class _Drive:
         self._tracking: dict[str, Any] | None = None
         run.remove_leftovers()
         self._assignments = Assignments(run.settings.tickers, ledger_path=run.ledger, assets_dir=run.assets)
+        # A resumed run lets failed assets wait again; these would only fail again, for the lake may not change.
+        self._failed_before = {
+            event["ticker"]: str(event["error"]) for event in self._assignments.events if event["event"] == "failed"
+        }
 
     def run(self) -> dict[str, Any]:
         try:
             self._assignments.open(pid=os.getpid(), host=socket.gethostname())
-            self._train()
+            if not self._is_complete():
+                self._train()
+            elif self._failed_before:
+                self._settle(_LeftOut({}, self._failed_before), self._assignments.begin_attempt(1))
         except (KeyboardInterrupt, B3distError):
             with contextlib.suppress(StorageError):  # the first error is the one to show
                 self._finish("interrupted")
@@ -122,8 +136,6 @@ class _Drive:
         return self._finish("finished")
 
     def _train(self) -> None:
-        if self._is_complete():
-            return
         most = self._options.workers or len(os.sched_getaffinity(0))
         with connected(self._options.address, num_cpus=most, debug=self._options.debug) as ray:
             tracker = None
@@ -144,8 +156,8 @@ class _Drive:
             shutil.rmtree(self._run.path / "ray", ignore_errors=True)
 
     def _is_complete(self) -> bool:
-        left = self._assignments.count("waiting") + self._assignments.count("leased")
-        return left == 0 and (self._run.path / MODEL_FOLDER).is_dir()
+        left = {asset.ticker for asset in self._assignments.assets.values() if asset.state in ("waiting", "leased")}
+        return left <= self._failed_before.keys() and (self._run.path / MODEL_FOLDER).is_dir()
 
     def _choose_workers(self, resources: dict[str, float]) -> int:
         """As asked, or as many as there is room and work for."""
@@ -188,11 +200,15 @@ class _Drive:
         if epochs:
             self._on_progress(epochs)
 
-    def _settle(self, skipped: Mapping[str, str], attempt: int) -> None:
+    def _settle(self, left_out: _LeftOut, attempt: int) -> None:
         """Enter what was written into the ledger, and why the rest was not."""
         worker = WorkerId(attempt, 0, os.getpid(), socket.gethostname())
         while (ticker := self._assignments.lease(worker)) is not None:
-            self._assignments.record_skipped(worker, ticker, skipped.get(ticker, "no bundle was written"))
+            if ticker in left_out.failed:
+                self._assignments.record_failed(worker, ticker, left_out.failed[ticker])
+            else:
+                reason = left_out.skipped.get(ticker, "no bundle was written")
+                self._assignments.record_skipped(worker, ticker, reason)
 
     def _open_tracker(self) -> Tracker:
         settings = self._run.settings
@@ -252,8 +268,8 @@ def describe_epochs(epochs: Epochs) -> dict[str, Any]:
     }
 
 
-def _outcome(fit: FitThread, run: RunFolder) -> dict[str, str]:
-    """Reasons of the assets without a bundle, by ticker.
+def _outcome(fit: FitThread, run: RunFolder) -> _LeftOut:
+    """The assets without a bundle, and why.
 
     Raises:
         RunError: the workers failed, or refused.
@@ -269,5 +285,4 @@ def _outcome(fit: FitThread, run: RunFolder) -> dict[str, str]:
     answer = fit.result.return_value
     if "error" in answer:
         raise RunError(answer["error"], hint=answer["hint"] or remedy)
-    skipped: dict[str, str] = answer["skipped"]
-    return skipped
+    return _LeftOut(skipped=answer["skipped"], failed=answer["failed"])

@@ -43,7 +43,7 @@ def train_pooled(loop_config: Mapping[str, PooledSettings]) -> dict[str, Any]:
     An error that every worker runs into alike is returned and not raised, for Ray Train would start the group again.
 
     Returns:
-        On every worker: {"skipped": reasons by ticker}, or {"error": message, "hint": remedy}.
+        On every worker: {"skipped": reasons by ticker, "failed": the same}, or {"error": message, "hint": remedy}.
     """
     settings = loop_config["settings"]
     try:
@@ -81,7 +81,7 @@ def _train(settings: PooledSettings) -> dict[str, Any]:
                 "pid": os.getpid(),
             }
         )
-    return {"skipped": _write(fitting, data, config, settings)}
+    return {"skipped": _write(fitting, data, config, settings), "failed": dict(data.failed)}
 
 
 def _clock(fitting: "PooledFitting") -> dict[str, float]:

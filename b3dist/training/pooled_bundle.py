@@ -184,6 +184,7 @@ def describe_pooled(data: PooledData, fit: Fit, config: Config, *, lake_manifest
         "splits": {name: {"num_windows": len(part)} for name, part in parts.items()},
         "tickers": [asset.ticker for asset in data.assets if len(asset.train)],
         "skipped": dict(data.skipped),
+        "failed": dict(data.failed),
         "lake_manifest_hash": lake_manifest_hash,
         "versions": library_versions(),
     }

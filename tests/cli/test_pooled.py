@@ -82,9 +82,10 @@ def test_answer_has_the_contracts_keys_and_shows_baselines() -> None:
     summary = {
         "run_id": "R",
         "totals": {
-            "trained": 3, "skipped": 1, "failed": 0, "already_done": 0,
+            "trained": 3, "skipped": 1, "failed": 1, "already_done": 0, "already_skipped": 0,
             "windows_trained": 10, "train_seconds": 1.0, "wall_seconds": 2.0,
         },
+        "assets": [{"ticker": "ZERO3", "state": "failed", "error": "its open is 0"}],
         "metrics": {"val": part, "test": part, "best_epoch": 2, "epochs": 5},
         "pooled": {"epochs": 5, "workers": 2, "windows_per_s": 1000.0, "all_reduce_share": 0.125},
     }  # fmt: skip
@@ -94,5 +95,7 @@ def test_answer_has_the_contracts_keys_and_shows_baselines() -> None:
     answer.show(console)
     shown = console.export_text()
     assert "0.9900" in shown
-    assert "3 assets evaluated, 1 left out" in shown
+    assert "3 assets evaluated, 2 left out" in shown
+    assert "ZERO3 failed: its open is 0" in shown
+    assert answer.exit_code == 3
     assert "12% of it exchanging gradients" in shown

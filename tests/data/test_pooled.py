@@ -1,5 +1,6 @@
 """All assets in one table: no window spans two of them, one calendar cut divides all, scales come from before it."""
 
+import shutil
 from datetime import date
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from b3dist.config import DataConfig
 from b3dist.data.lake import Lake
 from b3dist.data.pooled import OWN_SCALE_ROWS, PooledData, load_pooled, pool_histories
 from b3dist.data.windows import History, fit_scaler, prepare_asset, read_history
-from b3dist.errors import ConfigError, InsufficientDataError
+from b3dist.errors import ConfigError, InsufficientDataError, LakeError
 from tests.conftest import make_columns
 
 CALENDAR = np.busday_offset(np.datetime64("2014-01-02"), np.arange(1500), roll="forward")
@@ -171,6 +172,27 @@ def test_cut_beyond_the_data_says_which_part_is_empty() -> None:
     cut = {"validation_from": date(2015, 6, 1), "test_from": date(2035, 6, 1)}
     with pytest.raises(InsufficientDataError, match="no window for the test part"):
         pool_histories(market(), config(**cut))
+
+
+def test_asset_with_an_impossible_bar_is_left_out_alone(zero_price_lake: Path) -> None:
+    """One open of 0 costs its asset its place in the pool, and no other; it counts as failed, not as skipped."""
+    lake = Lake(zero_price_lake)
+    tickers = list(lake.tickers()["ticker"])
+    pooled = load_pooled(lake, tickers, config())
+    assert [asset.ticker for asset in pooled.assets] == sorted(set(tickers) - {"SIMA3"})
+    assert not pooled.skipped
+    assert list(pooled.failed) == ["SIMA3"]
+    assert "open on" in pooled.failed["SIMA3"]
+
+
+def test_damaged_lake_is_no_fault_of_one_asset(small_lake: Path, tmp_path: Path) -> None:
+    """A model that lacks most of the market without a word would be worse than none."""
+    shutil.copytree(small_lake, tmp_path / "lake")
+    lake = Lake(tmp_path / "lake")
+    for file in lake.manifest.parquet_files[-1:]:
+        (tmp_path / "lake" / file).unlink()
+    with pytest.raises(LakeError):
+        load_pooled(lake, lake.tickers()["ticker"], config())
 
 
 def test_lake_is_pooled_whatever_the_order_of_tickers(small_lake: Path) -> None:

@@ -155,6 +155,22 @@ def test_what_every_worker_refuses_is_said_once(small_lake: Path, tmp_path: Path
     assert listed.state == "interrupted"
 
 
+@pytest.mark.slow
+def test_asset_with_an_impossible_bar_fails_alone(zero_price_lake: Path, tmp_path: Path) -> None:
+    """The others are trained together; the run is listed and reported with the one that failed."""
+    run = start_pooled(zero_price_lake, tmp_path / "runs", CONFIG.with_overrides(["training.epochs=2"]))
+    summary = drive_pooled(run, UNTRACKED)
+    assert (summary["totals"]["trained"], summary["totals"]["skipped"], summary["totals"]["failed"]) == (5, 0, 1)
+    (failed,) = [entry for entry in summary["assets"] if entry["state"] == "failed"]
+    assert failed["ticker"] == "SIMA3"
+    assert "open on" in failed["error"]
+    (listed,) = list_runs(tmp_path / "runs")
+    assert (listed.state, listed.failed) == ("finished", 1)
+    assert (
+        failed["error"].split(",")[0].replace("'", "&#39;") in write_report(tmp_path / "runs", run.run_id).read_text()
+    )
+
+
 def test_only_pooled_runs_are_driven(small_lake: Path, tmp_path: Path) -> None:
     """A fleet's folder is left alone, and impossible options are refused before anything starts."""
     run = start_run(small_lake, tmp_path / "runs")
