@@ -150,6 +150,17 @@ class Search:
             _annotate(trial, {**(attributes or {}), ERROR: reason})
             self._study.tell(trial, state=TrialState.FAIL)
 
+    def is_baseline(self, number: int) -> bool:
+        """Whether a trial that runs has the starting values."""
+        return bool(self._running[number].user_attrs.get(BASELINE))
+
+    @property
+    def baseline_failed(self) -> bool:
+        """Whether the trial with the starting values ended without a score, and not because its driver did."""
+        return any(
+            record.is_baseline and record.state == "failed" and not record.was_abandoned for record in self.records()
+        )
+
     @property
     def num_left(self) -> int:
         """Trials that may still begin."""

@@ -6,12 +6,15 @@ from pathlib import Path
 import pytest
 
 from b3dist.cli.sweep_progress import counts, describe
+from b3dist.distributed.sweep.outcome import Outcome, write_outcome
 from b3dist.distributed.sweep.progress import SweepProgress
-from tests.cli.conftest import Outcome
+from b3dist.tuning.finalists import Verdict
+from b3dist.tuning.journal import read_trials
+from tests.cli.conftest import Outcome as Told
 from tests.distributed.runs import start_run
-from tests.distributed.sweeps import searched
+from tests.distributed.sweeps import concluded, searched
 
-Command = Callable[..., Outcome]
+Command = Callable[..., Told]
 
 
 @pytest.mark.parametrize(
@@ -54,6 +57,34 @@ def test_a_fleet_cannot_be_resumed_as_a_sweep(b3dist: Command, small_lake: Path,
     outcome = b3dist("sweep", "--runs", tmp_path, "--resume", run.run_id, "--json")
     assert outcome.exit_code == 1
     assert "is a fleet" in outcome.answer["error"]
+
+
+@pytest.mark.parametrize("options", [[], ["--gpus-per-worker", "1"]])
+def test_a_finished_sweep_answers_without_starting_anything(
+    b3dist: Command, small_lake: Path, tmp_path: Path, options: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its verdict stays, byte by byte, whatever it is resumed with."""
+    sweep = concluded(searched(small_lake, tmp_path), adopted=True)
+    monkeypatch.setattr("b3dist.distributed.sweep.drive.connected", None)  # calling it is an error
+    before = {path.name: path.read_bytes() for path in sweep.run.path.iterdir() if path.is_file()}
+    outcome = b3dist("sweep", "--runs", tmp_path, "--resume", sweep.run.run_id, *options, "--json")
+    assert outcome.exit_code == 0
+    assert outcome.answer["best"]["adopted"] is True
+    assert outcome.answer["verdict"] == "macro F1 +0.1000: it depends"
+    after = {path.name: path.read_bytes() for path in sweep.run.path.iterdir() if path.is_file()}
+    assert {name: content for name, content in after.items() if name != "driver.lock"} == before
+
+
+def test_a_sweep_without_anything_to_compare_with_has_failed(b3dist: Command, small_lake: Path, tmp_path: Path) -> None:
+    """Exit code 1 and the reason, also when it is asked again."""
+    sweep = searched(small_lake, tmp_path)
+    outcome = Outcome(winner=None, verdict=Verdict(adopted=False, reason="trial 0 failed (diverged): nothing to beat"))
+    summary = write_outcome(sweep, read_trials(sweep.journal), outcome, state="finished", started=0.0)
+    sweep.run.write_summary({**summary, "engine": "single", "tracking": None})
+    for _ in range(2):
+        told = b3dist("sweep", "--runs", tmp_path, "--resume", sweep.run.run_id, "--json")
+        assert told.exit_code == 1
+        assert "trial 0 failed (diverged): nothing to beat" in told.answer["error"]
 
 
 def test_runs_status_shows_trials(b3dist: Command, small_lake: Path, tmp_path: Path) -> None:

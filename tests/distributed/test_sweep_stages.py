@@ -11,8 +11,10 @@ from b3dist.config import Config
 from b3dist.distributed.ledger import Ledger, read_ledger
 from b3dist.distributed.sweep.evaluations import Evaluations
 from b3dist.distributed.sweep.folder import SweepFolder
-from b3dist.distributed.sweep.outcome import Outcome
+from b3dist.distributed.sweep.outcome import Outcome, write_outcome
 from b3dist.distributed.sweep.stages import Stages
+from b3dist.distributed.sweep.trouble import TROUBLE
+from b3dist.errors import RunError
 from b3dist.tuning.journal import read_trials
 from b3dist.tuning.scores import AssetScore
 from tests.distributed.sweeps import BASE, searched
@@ -31,6 +33,9 @@ class Bench:
         self.sweep = SweepFolder(sweep.run, _with_assets(sweep, held_out))
         self.gain = gain
         self.pack_size = pack_size
+        self.trouble: str | None = None
+        self.kills: str | None = None
+        self.baseline_diverges = False
         self.packs: list[int] = []
         self.started: list[tuple[str, int, float]] = []
 
@@ -55,12 +60,18 @@ class Bench:
 
     def _start(self, trainings: list[tuple[str, Config]]) -> Any:
         self.packs.append(len(trainings))
+        if self.kills in [ticker for ticker, _ in trainings]:
+            return _Done(RuntimeError("the worker died"))
         if len(trainings) > 1 and any(ticker == "BAD1" for ticker, _ in trainings):
             return _Done(RuntimeError("the worker died"))
         return _Done([self._evaluate(ticker, config) for ticker, config in trainings])
 
     def _evaluate(self, ticker: str, config: Config) -> dict[str, Any]:
         self.started.append((ticker, config.seed, config.model.dropout))
+        if self.trouble is not None:
+            return {TROUBLE: {"message": self.trouble, "hint": "put it back"}}
+        if self.baseline_diverges and config.model.dropout == BASE.model.dropout:
+            return {"error": f"{ticker} diverged at epoch 3"}
         if ticker == "BAD3" and config.model.dropout != BASE.model.dropout:
             return {"error": "BAD3 diverged at epoch 2"}
         better = config.model.dropout > BASE.model.dropout
@@ -150,6 +161,49 @@ def test_a_winner_that_cannot_train_an_asset_is_not_adopted(small_lake: Path, tm
     verdict = bench.conclude().verdict
     assert not verdict.adopted
     assert "cannot train BAD3" in verdict.reason
+
+
+def test_trouble_with_the_lake_is_no_result(small_lake: Path, tmp_path: Path) -> None:
+    """The sweep stops without a word in its ledger, and concludes once the trouble is over."""
+    bench = Bench(searched(small_lake, tmp_path), gain=1.0)
+    before = bench.sweep.run.ledger.read_bytes()
+    bench.trouble = "the lake was changed"
+    with pytest.raises(RunError, match="the lake was changed"):
+        bench.conclude()
+    assert bench.sweep.run.ledger.read_bytes() == before
+    bench.trouble = None
+    assert bench.conclude().verdict.adopted
+
+
+@pytest.mark.parametrize("pack_size", [1, 20])
+def test_workers_that_die_are_no_result(small_lake: Path, tmp_path: Path, pack_size: int) -> None:
+    """All else is done first; a second driver trains what is missing alone, and concludes."""
+    bench = Bench(searched(small_lake, tmp_path), gain=1.0, pack_size=pack_size)
+    bench.kills = "HLD3"
+    with pytest.raises(RunError, match=r"HLD3 died again and again.*RuntimeError"):
+        bench.conclude()
+    evaluated = [event for event in read_ledger(bench.sweep.run.ledger) if event["event"] == "evaluated"]
+    assert len([one for one in evaluated if one["ticker"].startswith("HLD")]) == 7 * 2 * 3
+    assert not [one for one in evaluated if "error" in one["result"]]
+    bench.kills = None
+    bench.started.clear()
+    assert bench.conclude().verdict.adopted
+    assert {ticker for ticker, _, _ in bench.started} == {"HLD3"}
+
+
+def test_starting_values_that_fail_under_fresh_seeds_leave_nothing_to_compare_with(
+    small_lake: Path, tmp_path: Path
+) -> None:
+    """Not: that no trial beats them."""
+    bench = Bench(searched(small_lake, tmp_path), gain=1.0)
+    bench.baseline_diverges = True
+    outcome = bench.conclude()
+    assert outcome.winner is None
+    assert "trial 0, the configuration started from, failed under a fresh seed (SIM" in outcome.verdict.reason
+    assert "no trial beats" not in outcome.verdict.reason
+    summary = write_outcome(bench.sweep, read_trials(bench.sweep.journal), outcome, state="finished", started=0.0)
+    assert summary["judged"] is False
+    assert summary["best"]["params"] == bench.sweep.plan.space.start(bench.sweep.config)
 
 
 @pytest.mark.parametrize("gain", [1.0, -0.5])

@@ -18,7 +18,7 @@ from b3dist.distributed.fleet import FleetOptions
 from b3dist.distributed.ledger import Ledger, read_ledger
 from b3dist.distributed.sweep.evaluations import Evaluations
 from b3dist.distributed.sweep.folder import SweepFolder
-from b3dist.distributed.sweep.outcome import Outcome, write_outcome
+from b3dist.distributed.sweep.outcome import Outcome, finished_summary, write_outcome
 from b3dist.distributed.sweep.progress import SweepProgress
 from b3dist.distributed.sweep.stages import Stages
 from b3dist.distributed.sweep.status import trial_states
@@ -43,10 +43,11 @@ def drive_sweep(
         on_progress: called a few times a second from this thread.
 
     Returns:
-        What summary.json holds.
+        What summary.json holds; of a finished sweep what it held already, without anything started.
 
     Raises:
-        RunError: driven by another process, or no trial could be run.
+        RunError: driven by another process, in trouble that no trial is to blame for, or finished with nothing to
+            compare with, as the starting values themselves cannot be trained.
         StorageError: disk full or not writable.
         KeyboardInterrupt: Ctrl-C or SIGTERM; the sweep can be resumed.
     """
@@ -54,15 +55,26 @@ def drive_sweep(
         raise ConfigError("a sweep needs a fixed number of workers", hint="--workers 4")
     started = time.time()
     with sweep.run.driven():
+        if (finished := finished_summary(sweep)) is not None:
+            return _judged(finished)
         events = read_ledger(sweep.run.ledger)
         ledger = Ledger(sweep.run.ledger)
         try:
             ledger.append("opened", pid=os.getpid(), host=socket.gethostname(), engine=engine_of(sweep, options))
             search = Search(search_settings(sweep), sweep.journal)
             _tell_ledger(search, ledger, sweep)
-            return _Drive(sweep, options, search, ledger, Evaluations(events), started, on_progress).run()
+            return _judged(_Drive(sweep, options, search, ledger, Evaluations(events), started, on_progress).run())
         finally:
             ledger.close()
+
+
+def _judged(summary: dict[str, Any]) -> dict[str, Any]:
+    if not summary["judged"]:
+        raise RunError(
+            f"sweep {summary['run_id']}: {summary['verdict']['reason']}",
+            hint="start a new sweep from settings that can be trained",
+        )
+    return summary
 
 
 def engine_of(sweep: SweepFolder, options: FleetOptions) -> Literal["single", "stack"]:
@@ -141,7 +153,7 @@ class _Drive:
         from b3dist.distributed.sweep.suggest import TrialEvent
 
         self._track_trials()
-        if self._search.num_left == 0:
+        if self._search.num_left == 0 or self._search.baseline_failed:
             return
         happened: queue.SimpleQueue[TrialEvent] = queue.SimpleQueue()
         thread = SearchThread(
@@ -160,10 +172,12 @@ class _Drive:
                 self._ledger.append("trial", number=event.number, state=event.state, time=round(event.at, 3))
             self._track_trials()
             self._show("search")
+            if (trouble := thread.stopped_by) is not None:
+                raise RunError(f"sweep {self._sweep.run.run_id}: {trouble.message}", hint=trouble.hint)
             if not alive:
                 break
             thread.join(_POLL_S)
-        if self._search.num_left:
+        if self._search.num_left and not self._search.baseline_failed:
             cause = f": {type(thread.error).__name__}: {thread.error}" if thread.error else ""
             raise RunError(
                 f"sweep {self._sweep.run.run_id}: Ray Tune ended with {self._search.num_left} trials left{cause}",

@@ -6,6 +6,8 @@ from typing import Any
 
 from b3dist.config import Config
 from b3dist.distributed.ledger import Event
+from b3dist.distributed.sweep.trouble import TROUBLE
+from b3dist.errors import RunError
 from b3dist.tuning.scores import AssetScore
 
 
@@ -70,8 +72,13 @@ def run_jobs(
         packs: in the order of work.
         at_once: most tasks waiting or running.
         on_result: called from this thread. The jobs of a pack that raised, or whose workers died several times, are
-            tried one by one; one alone then has the result {"error": ...}.
+            tried one by one.
+
+    Raises:
+        RunError: the lake or a disk is in trouble; or, once all else is done, a job's workers died although it was
+            alone. Neither is a result: a resumed sweep tries again.
     """
+    lost: dict[str, str] = {}
     waiting = list(reversed(packs))
     running: dict[Any, Sequence[Job]] = {}
     while waiting or running:
@@ -87,9 +94,17 @@ def run_jobs(
                 if len(pack) > 1:
                     waiting += [[job] for job in reversed(pack)]
                     continue
-                results = [{"error": f"its worker died: {type(error).__name__}"}]
+                lost[pack[0].ticker] = type(error).__name__
+                continue
             for job, result in zip(pack, results, strict=True):
+                if TROUBLE in result:
+                    raise RunError(result[TROUBLE]["message"], hint=result[TROUBLE]["hint"])
                 on_result(job, result)
+    if lost:
+        raise RunError(
+            f"the workers that trained {', '.join(lost)} died again and again ({next(iter(lost.values()))})",
+            hint="free memory or use fewer --workers, then resume the sweep",
+        )
 
 
 def with_seed(config: Config, seed: int) -> Config:

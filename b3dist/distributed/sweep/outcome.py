@@ -1,5 +1,6 @@
 """What a sweep leaves behind: best.yaml, a configuration per asset, summary.json."""
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -45,7 +46,7 @@ class Outcome:
     """How the stages after the search ended."""
 
     winner: int | None
-    """The finalist with the best mean; trial 0's number if none is better."""
+    """The finalist with the best mean; trial 0's number if none is better; None if trial 0 has no score to beat."""
     verdict: Verdict
     finalists: Sequence[Finalist] = ()
     choices: Sequence[AssetChoice] = ()
@@ -92,6 +93,7 @@ def write_outcome(
             "wall_seconds": round(datetime.now(UTC).timestamp() - started, 3),
         },
         "best": best,
+        "judged": outcome is not None and outcome.winner is not None,
         "verdict": outcome.verdict.to_dict() if outcome else None,
         "asset_verdict": outcome.asset_verdict.to_dict() if outcome and outcome.asset_verdict else None,
         "finalists": [_describe_finalist(one) for one in outcome.finalists] if outcome else [],
@@ -99,6 +101,18 @@ def write_outcome(
         "pareto_front": [record.number for record in pareto_front(records)] if sweep.plan.two_objectives else [],
         "trials": [describe_trial(record) for record in records],
     }
+
+
+def finished_summary(sweep: SweepFolder) -> dict[str, Any] | None:
+    """What summary.json holds if the sweep has come to its verdict; None if it has not, or if anything is missing."""
+    try:
+        summary = json.loads((sweep.run.path / "summary.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    whole = isinstance(summary, dict) and {"run_id", "totals", "best", "verdict", "asset_verdict"} <= summary.keys()
+    if not whole or summary.get("state") != "finished" or not sweep.best.is_file():
+        return None
+    return {"engine": "single", "judged": True, **summary}  # which older versions did not write
 
 
 def describe_trial(record: TrialRecord) -> dict[str, Any]:

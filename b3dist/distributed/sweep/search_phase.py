@@ -16,6 +16,7 @@ from ray import tune
 from b3dist.distributed.sweep.suggest import WORKER_DEATHS, PackSizes, StopWhenTold, Suggest, TrialEvent
 from b3dist.distributed.sweep.tasks import EndedTrials
 from b3dist.distributed.sweep.trial import TrialPack, TrialSettings
+from b3dist.errors import RunError
 from b3dist.tuning.study import Search
 
 _ENVIRONMENT: Final = {
@@ -56,10 +57,16 @@ class SearchThread(threading.Thread):
         suggest = Suggest(
             search, workers=workers, sizes=sizes, notify=notify, tell_ended=ended.add if ended is not None else None
         )
+        self._suggest = suggest
         self._tuner = _make_tuner(
             suggest, settings, ended, num_packs=(1 + WORKER_DEATHS) * search.num_left, storage=storage
         )
         self.error: BaseException | None = None
+
+    @property
+    def stopped_by(self) -> RunError | None:
+        """What ended the search before its budget; known while workers may still train."""
+        return self._suggest.stopped_by
 
     def run(self) -> None:
         """Run every trial that is left."""

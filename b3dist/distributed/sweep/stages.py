@@ -73,13 +73,18 @@ class Stages:
             list(self._records.values()), most=self._plan.finalists, two_objectives=self._plan.two_objectives
         )
         winner, finalists = self._run_finalists(baseline, chosen)
+        if winner is None:
+            why = next(one.error for one in finalists if one.number == baseline.number)
+            reason = f"trial {baseline.number}, the configuration started from, failed under a fresh seed ({why})"
+            return Outcome(winner=None, verdict=_kept(f"{reason}: nothing to compare with"), finalists=finalists)
         verdict = self._judge_winner(baseline.number, winner)
         choices, asset_verdict = ([], None) if not self._plan.per_asset else self._choose_per_asset(baseline)
         return Outcome(
             winner=winner, verdict=verdict, finalists=finalists, choices=choices, asset_verdict=asset_verdict
         )
 
-    def _run_finalists(self, baseline: TrialRecord, chosen: Sequence[TrialRecord]) -> tuple[int, list[Finalist]]:
+    def _run_finalists(self, baseline: TrialRecord, chosen: Sequence[TrialRecord]) -> tuple[int | None, list[Finalist]]:
+        """The winner, None if the baseline has no score; and all that were tried."""
         jobs = {
             (record.number, seed): [self._job(record.number, seed, ticker) for ticker in self._plan.cohort]
             for seed in self._seeds
@@ -97,7 +102,7 @@ class Stages:
                 Finalist(number=record.number, seeds=scores.get(record.number, []), error=next(iter(errors), None))
             )
         if baseline.number not in scores:
-            return baseline.number, finalists
+            return None, finalists
         winner, _ = choose_winner(scores, baseline=baseline.number, two_objectives=self._plan.two_objectives)
         return winner, finalists
 

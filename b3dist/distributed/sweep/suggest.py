@@ -10,6 +10,8 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from b3dist.distributed.sweep.trial import REPORTS, TRIALS
+from b3dist.distributed.sweep.trouble import TROUBLE
+from b3dist.errors import RunError
 from b3dist.tuning.scores import AssetScore, CohortScore
 from b3dist.tuning.study import Search
 
@@ -88,6 +90,8 @@ class Suggest(Searcher):  # type: ignore[misc]
         self._tell_ended = tell_ended
         self._running: dict[str, _Pack] = {}
         self._lost: list[_Pack] = []
+        self.stopped_by: RunError | None = None
+        """What ended the search before its budget; the trials it left running are begun again by a resumed sweep."""
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune writes a copy of itself to the disk that no sweep is ever resumed from."""
@@ -97,6 +101,8 @@ class Suggest(Searcher):  # type: ignore[misc]
         """The next pack, unless as many run as there are workers."""
         if len(self._running) >= self._workers:
             return None
+        if self.stopped_by is not None or self._search.baseline_failed:  # there would be nothing to compare with
+            return str(Searcher.FINISHED)
         pack = self._lost.pop() if self._lost else self._ask()
         if pack is None:
             return str(Searcher.FINISHED)
@@ -105,6 +111,11 @@ class Suggest(Searcher):  # type: ignore[misc]
 
     def on_epoch(self, trial_id: str, result: Mapping[str, Any]) -> bool:
         """Note a pack's reports; whether none of its trials goes on."""
+        if TROUBLE in result:
+            del self._running[trial_id]
+            trouble = json.loads(result[TROUBLE])
+            self.stopped_by = RunError(trouble["message"], hint=trouble["hint"])
+            return True
         pack, ended = self._running[trial_id], []
         for number, report in json.loads(result[REPORTS]).items():
             if int(number) in pack.numbers and (state := self._note(int(number), report)) is not None:
@@ -130,13 +141,20 @@ class Suggest(Searcher):  # type: ignore[misc]
         """
         if trial_id not in self._running:
             return  # stopped by on_epoch
-        if not error and result and REPORTS in result and self.on_epoch(trial_id, result):
+        if not error and result and (REPORTS in result or TROUBLE in result) and self.on_epoch(trial_id, result):
             return
         pack = self._running.pop(trial_id)
         if 0 < pack.deaths <= WORKER_DEATHS:
             self._lost.append(pack)
             return
         for number in pack.numbers:
+            if self._search.is_baseline(number):
+                self.stopped_by = RunError(
+                    f"the worker of trial {number}, the configuration started from, died {pack.deaths} times: "
+                    "there is nothing to compare with",
+                    hint="free memory or use fewer --workers, then resume the sweep",
+                )
+                continue
             self._search.fail(number, f"its worker died {pack.deaths} times")
             self._tell(number, "failed")
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import ray
 
 from b3dist.config import Config
-from b3dist.distributed.sweep.trial import Assets, TrialSettings, describe_error
+from b3dist.distributed.sweep.trial import Assets, TrialSettings
+from b3dist.distributed.sweep.trouble import TROUBLE, describe_error, describe_trouble, ends_sweep
 
 if TYPE_CHECKING:  # torch is imported where training happens
     from b3dist.tuning.scores import AssetScore
@@ -18,7 +19,7 @@ Training = tuple[str, Config]
 
 @ray.remote(max_retries=3)  # type: ignore[untyped-decorator]
 def evaluate(settings: TrialSettings, trainings: Sequence[Training]) -> list[dict[str, Any]]:
-    """Train assets to their end; each one's scores by part, or an error.
+    """Train assets to their end; each one's scores by part, an error, or the trouble that ends the sweep.
 
     Raises:
         Exception: with several, what is no asset's own error; the caller tries them one by one.
@@ -27,6 +28,8 @@ def evaluate(settings: TrialSettings, trainings: Sequence[Training]) -> list[dic
     try:
         outcomes = _evaluate(settings, trainings)
     except Exception as error:
+        if ends_sweep(error):
+            return [{TROUBLE: describe_trouble(error)}] * len(trainings)
         if len(trainings) > 1:
             raise
         outcomes = [error]
@@ -53,7 +56,9 @@ def _evaluate(
             members[place] = StackMember(data=assets.load(ticker, config), config=config)
             if not settings.stack:
                 outcomes[place] = evaluate_asset(members[place].data, config, device=settings.device)
-        except Exception as error:  # noqa: BLE001  the asset's own: the others go on
+        except Exception as error:
+            if ends_sweep(error):
+                raise
             outcomes[place] = error
     if settings.stack:
         scores = evaluate_stacked(list(members.values()), device=settings.device, gpu_share=settings.gpu_share)

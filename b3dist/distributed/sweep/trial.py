@@ -2,7 +2,6 @@
 
 import json
 import time
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from ray.tune import Trainable
 
 from b3dist.config import Config, DataConfig
-from b3dist.errors import B3distError
+from b3dist.distributed.sweep.trouble import TROUBLE, describe_error, describe_trouble, ends_sweep
+from b3dist.errors import LakeError
 from b3dist.tuning.space import Params
 
 if TYPE_CHECKING:  # torch is imported where training happens
@@ -49,14 +49,15 @@ class TrialSettings:
 class TrialPack(Trainable):  # type: ignore[misc]  # Ray ships no type hints
     """Some hyperparameter sets on the cohort; a step is an epoch of every asset under each of them.
 
-    Nothing a trial raises reaches Tune, which would start the pack again: its last report is the error.
+    Nothing a trial raises reaches Tune, which would start the pack again: its last report is the error. What is wrong
+    with the lake or a disk is no trial's own: it is the pack's only result.
     """
 
     def setup(self, config: dict[str, Any], settings: TrialSettings, ended_among: EndedAmong | None) -> None:
         """Begin the first pack of this actor."""
         self._settings = settings
         self._ended_among = ended_among
-        self._assets = Assets(settings)
+        self._assets: Assets | None = None
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -69,7 +70,9 @@ class TrialPack(Trainable):  # type: ignore[misc]  # Ray ships no type hints
         started = time.perf_counter()
         try:
             reports = self._advance()
-        except Exception as error:  # noqa: BLE001  whatever a pack raises, the sweep goes on
+        except Exception as error:  # noqa: BLE001  what a pack raises is kept from Tune
+            if ends_sweep(error):
+                return {TROUBLE: json.dumps(describe_trouble(error)), "done": True}
             reports = {number: _failure(error) for number in self._seconds}
         share = (time.perf_counter() - started) / max(1, len(reports))
         for number, report in reports.items():
@@ -101,12 +104,16 @@ class TrialPack(Trainable):  # type: ignore[misc]  # Ray ships no type hints
         """The trials ready to train, and reports of those that cannot be."""
         from b3dist.tuning.cohort import SingleTrials
 
+        if self._assets is None:  # not in `setup`, whose errors Tune takes for a death
+            self._assets = Assets(self._settings)
         cohorts: dict[int, Cohort] = {}
         failures = {}
         for number in self._seconds:
             try:
-                cohorts[number] = self._cohort(self._params[number])
-            except Exception as error:  # noqa: BLE001  the trial's own: the others go on
+                cohorts[number] = self._cohort(self._params[number], self._assets)
+            except Exception as error:
+                if ends_sweep(error):
+                    raise
                 failures[number] = _failure(error)
         settings = self._settings
         if not settings.stack:
@@ -115,13 +122,13 @@ class TrialPack(Trainable):  # type: ignore[misc]  # Ray ships no type hints
 
         return StackedTrials(cohorts, device=settings.device, gpu_share=settings.gpu_share), failures
 
-    def _cohort(self, params: Params) -> "Cohort":
+    def _cohort(self, params: Params, known: "Assets") -> "Cohort":
         from b3dist.tuning.cohort import Cohort
 
         config = self._settings.base
         for name, value in params.items():
             config = config.replace_setting(name, value)
-        assets = [self._assets.load(ticker, config) for ticker in self._settings.cohort]
+        assets = [known.load(ticker, config) for ticker in self._settings.cohort]
         return Cohort(assets=assets, config=config)
 
 
@@ -141,14 +148,21 @@ def _failure(error: Exception) -> dict[str, Any]:
 
 
 class Assets:
-    """A worker's prepared assets; those of the last few data configurations are kept."""
+    """A worker's prepared assets; those of the last few data configurations are kept.
+
+    Raises:
+        LakeError: the lake is gone, damaged or another one than the sweep was begun on.
+    """
 
     def __init__(self, settings: TrialSettings) -> None:
         from b3dist.data.lake import Lake
 
         self._lake: Lake = Lake(settings.lake)
         if self._lake.manifest_hash != settings.lake_manifest_hash:
-            raise B3distError(f"the lake {settings.lake} was changed while the sweep went on", hint="start a new sweep")
+            raise LakeError(
+                f"the lake {settings.lake} was changed while the sweep went on",
+                hint="put it back as it was and resume, or start a new sweep",
+            )
         self._known: dict[tuple[str, DataConfig], AssetData] = {}
         self._most = max(64, 2 * len(settings.cohort))
 
@@ -162,12 +176,3 @@ class Assets:
                 del self._known[next(iter(self._known))]
             self._known[key] = load_asset(self._lake, ticker, config)
         return self._known[key]
-
-
-def describe_error(error: Exception) -> str:
-    """One line: the error's type, message and innermost place."""
-    if isinstance(error, B3distError):
-        return error.message
-    frames = traceback.extract_tb(error.__traceback__)
-    place = f" (at {Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
-    return f"{type(error).__name__}: {error}{place}"
