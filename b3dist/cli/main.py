@@ -1,5 +1,6 @@
 """The `b3dist` command: all verbs in one place."""
 
+import sys
 from typing import Annotated
 
 import typer
@@ -63,4 +64,7 @@ app.add_typer(release_app)
 
 def main() -> None:
     """Entry point of the console script."""
-    app()
+    try:
+        app()
+    except OSError as error:  # of --help and --version; verbs say it themselves
+        sys.exit(f"b3dist: cannot write to stdout: {error.strerror or error}")

@@ -17,7 +17,7 @@ from typing import Annotated, Any, NoReturn, TextIO
 import typer
 from rich.console import Console
 
-from b3dist.errors import B3distError
+from b3dist.errors import B3distError, StorageError
 
 DONE, FAILED, USAGE, SOME_ASSETS_FAILED = 0, 1, 2, 3
 
@@ -51,55 +51,79 @@ def answers(verb: Callable[..., Answer]) -> Callable[..., None]:
             try:
                 with _sigterm_as_interrupt():
                     answer = verb(*args, json_output=json_output, debug=debug, **kwargs)
-            except KeyboardInterrupt as interrupt:
-                hint = str(interrupt) or f"run again: {shlex.join(['b3dist', *sys.argv[1:]])}"
-                _fail(Interrupted("interrupted; nothing half-written is left", hint=hint), stdout, json_output, debug)
+                    _write(stdout, _rendered(answer, stdout, json_output))
             except typer.BadParameter:
                 raise  # wrong usage: typer says what, and exits with 2
-            except B3distError as error:
-                _fail(error, stdout, json_output, debug)
-            except OSError as error:
-                where = f" {error.filename}" if error.filename else ""
-                message = f"cannot read or write{where}: {error.strerror or error}"
-                _fail(
-                    B3distError(message, hint="check the path, its permissions and the free space"),
-                    stdout,
-                    json_output,
-                    debug,
-                )
-            except Exception as error:  # noqa: BLE001  the last resort: one sentence instead of a traceback
-                message = f"unexpected {type(error).__name__}: {error}"
-                _fail(
-                    B3distError(message, hint="run again with --debug and report the traceback"),
-                    stdout,
-                    json_output,
-                    debug,
-                )
-            if json_output:
-                print(json.dumps(answer.payload, allow_nan=False, default=str), file=stdout, flush=True)
-            else:
-                answer.show(Console(file=stdout, highlight=False))
-                stdout.flush()
+            except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  one sentence instead of a traceback
+                _fail(_as_sentence(error), stdout, json_output, debug)
         raise typer.Exit(answer.exit_code)
 
     return run
 
 
+def _as_sentence(error: BaseException) -> B3distError:
+    """What to say of an error."""
+    if isinstance(error, B3distError):
+        return error
+    if isinstance(error, KeyboardInterrupt):
+        hint = str(error) or f"run again: {shlex.join(['b3dist', *sys.argv[1:]])}"
+        return Interrupted("interrupted; nothing half-written is left", hint=hint)
+    if isinstance(error, OSError):
+        where = f" {error.filename}" if error.filename else ""
+        message = f"cannot read or write{where}: {error.strerror or error}"
+        return B3distError(message, hint="check the path, its permissions and the free space")
+    message = f"unexpected {type(error).__name__}: {error}"
+    return B3distError(message, hint="run again with --debug and report the traceback")
+
+
+def _rendered(answer: Answer, stdout: TextIO, json_output: bool) -> str:
+    """The whole answer, before any of it is written."""
+    if json_output:
+        return json.dumps(answer.payload, allow_nan=False, default=str) + "\n"
+    console = Console(file=stdout, highlight=False)
+    with console.capture() as captured:
+        answer.show(console)
+    return captured.get()
+
+
+def _write(stdout: TextIO, text: str) -> None:
+    """Write all of it.
+
+    Raises:
+        StorageError: stdout is full, or nobody reads it any more.
+    """
+    try:
+        stdout.write(text)
+        stdout.flush()
+    except OSError as error:
+        raise StorageError(
+            f"cannot write the answer to stdout: {error.strerror or error}",
+            hint="what was asked for is done; only its answer could not be shown",
+        ) from error
+
+
 def _fail(error: B3distError, stdout: TextIO, json_output: bool, debug: bool) -> NoReturn:
     if debug:
         traceback.print_exc(file=sys.stderr)
-    if json_output:
-        print(json.dumps({"error": error.message, "hint": error.hint}), file=stdout, flush=True)
-    else:
-        remedy = f"\n  {error.hint}" if error.hint else ""
-        print(f"b3dist: {error.message}{remedy}", file=sys.stderr, flush=True)
+    sentence = f"b3dist: {error.message}" + (f"\n  {error.hint}" if error.hint else "")
+    try:
+        if json_output:
+            _write(stdout, json.dumps({"error": error.message, "hint": error.hint}) + "\n")
+    except StorageError:
+        json_output = False  # stdout takes nothing, so stderr gets what there is to say
+    if not json_output:
+        with contextlib.suppress(OSError):
+            print(sentence, file=sys.stderr, flush=True)
     raise typer.Exit(FAILED)
 
 
 @contextlib.contextmanager
 def _stdout_kept() -> Iterator[TextIO]:
     """Point file descriptor 1 at stderr and yield a stream on the real stdout."""
-    sys.stdout.flush()
+    if sys.stdout is None:  # closed by the caller: nothing else may get its number, and writing must fail
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 1)
+    else:
+        sys.stdout.flush()
     try:
         kept = os.dup(1)
     except OSError:  # no descriptor 1 (an embedded interpreter)
@@ -110,9 +134,9 @@ def _stdout_kept() -> Iterator[TextIO]:
     try:
         yield stream
     finally:
-        stream.flush()
+        with contextlib.suppress(OSError):  # what could not be written was said
+            stream.close()
         os.dup2(kept, 1)
-        stream.close()
         os.close(kept)
 
 
