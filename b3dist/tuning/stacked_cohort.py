@@ -15,7 +15,7 @@ from b3dist.errors import TrainingError
 from b3dist.training.fused import Execution, fit_stack
 from b3dist.training.fused_data import StackMember, by_shape
 from b3dist.training.fused_epoch import MemberEpoch
-from b3dist.training.fused_epochs import EpochStacks
+from b3dist.training.fused_stepwise import EpochStacks
 from b3dist.training.packs import fit_halving, models_that_fit, split_evenly
 from b3dist.training.trainer import Fit
 from b3dist.tuning.cohort import Cohort, CohortReport, judge_fit

@@ -8,7 +8,7 @@ import torch
 
 from b3dist.config import Config
 from b3dist.errors import TrainingError
-from b3dist.training import fused_epochs
+from b3dist.training import fused_stepwise
 from b3dist.training.fused import StackFitting
 from b3dist.training.fused_data import StackMember
 from b3dist.tuning.cohort import Cohort, CohortReport, SingleTrials, Trials, evaluate_asset
@@ -124,7 +124,7 @@ def test_memory_that_runs_out_costs_time_and_no_numbers(
     one_by_one: dict[int, list[CohortReport | Exception]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stacks are halved at their first epoch and at the third; a trial whose model alone does not fit fails alone."""
-    monkeypatch.setattr(fused_epochs, "StackFitting", Starved)
+    monkeypatch.setattr(fused_stepwise, "StackFitting", Starved)
     stacked = followed(StackedTrials({number: cohort_of(*SETS[number]) for number in (0, 3, 4)}))
     (error,) = stacked.pop(4)
     assert isinstance(error, torch.OutOfMemoryError)
