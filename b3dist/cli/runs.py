@@ -1,5 +1,6 @@
 """`b3dist runs list / status / prune`: what has been trained, and what is running."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,12 +11,13 @@ from rich.table import Table
 
 from b3dist.cli.options import DEFAULT_RUNS, RunsOption
 from b3dist.cli.output import Answer, Debug, Json, answers
+from b3dist.cli.sweep_status import describe_trials, show_sweep, widen
 from b3dist.errors import RunError
 
 runs_app = typer.Typer(name="runs", no_args_is_help=True, help="What runs there are, what is running, and old ones.")
 
+_LIST_COLUMNS = ("run_id", "kind", "state", "what")
 _COLUMNS = ("run_id", "kind", "state", "assets", "trained", "skipped", "failed")
-_TRIAL_COLUMNS = ("trial", "state", "seconds", "epochs", "macro_f1", "error_ratio", "why")
 
 
 def newest_run(runs: Path) -> str:
@@ -46,7 +48,8 @@ def list_(
 
     def show(console: Console) -> None:
         if found:
-            _show_table(console, found, _COLUMNS)
+            widen(console)
+            _show_table(console, [{**info, "what": _in_words(info)} for info in found], _LIST_COLUMNS)
         else:
             console.print(f"no runs in {runs}", markup=False)
 
@@ -67,10 +70,10 @@ def status(
     found = run_status(runs, newest_run(runs) if run_id is None else run_id)
 
     def show(console: Console) -> None:
-        _show_table(console, [found], _COLUMNS)
         if found["kind"] == "sweep":
-            _show_table(console, [{**one, "why": one["error"]} for one in found["entries"]], _TRIAL_COLUMNS)
+            show_sweep(console, found)
             return
+        _show_table(console, [found], _COLUMNS)
         rows = [
             {**entry, **(entry["metrics"] or {}), "why": entry["error"] or entry["reason"]}
             for entry in found["entries"]
@@ -101,6 +104,18 @@ def prune(
         console.print(f"{len(pruned.deleted)} deleted, {len(pruned.kept)} kept")
 
     return Answer(payload=asdict(pruned), show=show)
+
+
+def _in_words(info: Mapping[str, Any]) -> str:
+    """What a run amounts to."""
+    if info["kind"] == "sweep":
+        found = "" if info["verdict"] is None else "; kept the defaults"
+        return describe_trials(info) + (found if info["adopted"] is None else f"; adopted trial {info['adopted']}")
+    if info["state"] == "damaged":
+        return ""
+    done = "judged under one model" if info["kind"] == "pooled" else "trained"
+    parts = [f"{info['trained']} of {info['assets']} assets {done}"]
+    return ", ".join(parts + [f"{info[name]} {name}" for name in ("skipped", "failed") if info[name]])
 
 
 def _show_table(console: Console, rows: list[dict[str, Any]], columns: tuple[str, ...]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from b3dist.distributed.assignments import Assignments
 from b3dist.distributed.summary import asset_entries
 from b3dist.distributed.sweep.folder import KIND as SWEEP
-from b3dist.distributed.sweep.status import sweep_counts, sweep_entries
+from b3dist.distributed.sweep.status import sweep_counts, sweep_status
 from b3dist.errors import ConfigError, RunError
 from b3dist.run_folder import RunFolder, RunState, is_driven, read_run_config
 
@@ -32,6 +32,10 @@ class RunInfo:
     path: str
     trials: int | None = None
     """Trials asked for, of a sweep."""
+    verdict: str | None = None
+    """Of a sweep that has ended."""
+    adopted: int | None = None
+    """The trial in a sweep's best.yaml; None: it holds what the sweep started from."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +73,7 @@ def run_status(runs: Path, run_id: str) -> dict[str, Any]:
     """
     run = RunFolder.open(runs, run_id)
     if run.settings.kind == SWEEP:
-        return {**vars(_info(run.path)), "entries": sweep_entries(run.path)}
+        return {**vars(_info(run.path)), **sweep_status(run)}
     return {**vars(_info(run.path)), "entries": asset_entries(run, _replay(run))}
 
 
@@ -124,7 +128,7 @@ def _info(folder: Path) -> RunInfo:
 
 
 def _sweep_info(run: RunFolder) -> RunInfo:
-    counts, finished = sweep_counts(run)
+    counts, finished, verdict, adopted = sweep_counts(run)
     return RunInfo(
         run_id=run.run_id,
         kind=run.settings.kind,
@@ -136,6 +140,8 @@ def _sweep_info(run: RunFolder) -> RunInfo:
         failed=counts["failed"],
         path=str(run.path),
         trials=counts["planned"],
+        verdict=verdict,
+        adopted=adopted,
     )
 
 

@@ -27,3 +27,14 @@ def test_no_runs_are_said(b3dist: Command, tmp_path: Path) -> None:
         done = b3dist(*verb, "--runs", nowhere, "--json")
         assert done.exit_code == 1
         assert f"there are no runs in {nowhere}" in done.answer["error"]
+
+
+def test_list_says_what_a_run_amounts_to(b3dist: Command, tmp_path: Path) -> None:
+    """Assets trained under models of their own, or judged under one; what was left out if anything was."""
+    make_run(tmp_path, "20240101-000000-aaaa", skipped=[("NEWC3", "short")], failed=[("OGXP3", "diverged")])
+    make_run(tmp_path, "20240102-000000-aaaa", kind="pooled")
+    pooled, fleet = (
+        " ".join(line.split()) for line in b3dist("runs", "list", "--runs", tmp_path).stdout.splitlines()[1:]
+    )
+    assert pooled == "20240102-000000-aaaa pooled finished 2 of 2 assets judged under one model"
+    assert fleet == "20240101-000000-aaaa fleet finished 2 of 4 assets trained, 1 skipped, 1 failed"

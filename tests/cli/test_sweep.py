@@ -87,12 +87,30 @@ def test_a_sweep_without_anything_to_compare_with_has_failed(b3dist: Command, sm
         assert "trial 0 failed (diverged): nothing to beat" in told.answer["error"]
 
 
-def test_runs_status_shows_trials(b3dist: Command, small_lake: Path, tmp_path: Path) -> None:
-    """For a person too."""
-    searched(small_lake, tmp_path)
+def test_runs_status_shows_a_running_sweep(b3dist: Command, small_lake: Path, tmp_path: Path) -> None:
+    """Its phase, the best trial beside trial 0, each trial's settings, and why one failed."""
+    sweep = searched(small_lake, tmp_path)
+    with sweep.run.driven():
+        shown = b3dist("runs", "status", "--runs", tmp_path).stdout
+    assert "running, finalists (phase 2 of 3) 0/36, 9 trials: 8 complete, 1 failed" in shown
+    assert "best macro F1 of the search so far: trial" in shown
+    assert "trial 3 failed: SIMA3 diverged at epoch 1 <b>" in shown
+    rows = [line.split() for line in shown.splitlines()]
+    assert ["0", "start", "complete", "0.4000", "1.1000", "1", "3", "20", "50", "0.4"] in rows
+    assert sum("abandoned" in row for row in rows) == 1
+
+
+def test_a_finished_sweep_shows_its_winner_and_verdict(b3dist: Command, small_lake: Path, tmp_path: Path) -> None:
+    """`runs list` counts trials, not assets, and says how it ended."""
+    sweep = concluded(searched(small_lake, tmp_path), adopted=True)
     shown = b3dist("runs", "status", "--runs", tmp_path).stdout
-    assert "abandoned" in shown
-    assert "failed" in shown
+    assert "macro F1 +0.1000: it depends" in shown
+    assert "so far" not in shown
+    assert "winner" in shown
+    listed = " ".join(b3dist("runs", "list", "--runs", tmp_path).stdout.split())
+    assert "9 trials: 8 complete, 1 failed; adopted trial" in listed
+    concluded(sweep, adopted=False)
+    assert "kept the defaults" in " ".join(b3dist("runs", "list", "--runs", tmp_path).stdout.split())
 
 
 def test_progress_says_how_trials_ended_and_what_there_is_to_beat() -> None:

@@ -18,6 +18,7 @@ from b3dist.run_folder import RunFolder
 from b3dist.tuning.space import SearchSpace
 
 KIND: Final = "sweep"
+JOURNAL: Final = "journal.log"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +44,11 @@ class SweepPlan:
     trials_at_once: int | None = None
     """Trials that a worker trains as one stack; None: chosen by what fits and what is left."""
 
+    @property
+    def phases(self) -> tuple[str, ...]:
+        """What a sweep goes through, in order."""
+        return ("search", "finalists", "held-out", *(("per-asset",) if self.per_asset else ()))
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data."""
         return {**vars(self), "space": self.space.to_list()}
@@ -63,7 +69,7 @@ class SweepFolder:
     @property
     def journal(self) -> Path:
         """Optuna's journal file."""
-        return self.run.path / "journal.log"
+        return self.run.path / JOURNAL
 
     @property
     def best(self) -> Path:

@@ -1,13 +1,17 @@
-"""A sweep seen from outside, for `runs list` and `runs status`, without Optuna, which takes a second to import."""
+"""A sweep seen from outside, for `runs list` and `runs status`; nothing is written, whoever drives it meanwhile."""
 
 import json
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from b3dist.distributed.ledger import read_ledger
-from b3dist.distributed.sweep.folder import plan_of
+from b3dist.distributed.ledger import Event, read_ledger
+from b3dist.distributed.sweep.folder import JOURNAL, SweepPlan, plan_of
 from b3dist.run_folder import RunFolder, is_driven
+
+if TYPE_CHECKING:
+    from b3dist.tuning.journal import TrialRecord
 
 
 def trial_states(path: Path) -> dict[int, str]:
@@ -25,44 +29,143 @@ def trial_states(path: Path) -> dict[int, str]:
     return states
 
 
-def sweep_counts(run: RunFolder) -> tuple[Counter[str], bool]:
-    """Trials by state, and whether the sweep has come to its verdict.
+class SweepCounts(NamedTuple):
+    """A sweep in a line."""
+
+    by_state: Counter[str]
+    """Trials; under `planned` those asked for."""
+    finished: bool
+    """Whether it has come to its verdict."""
+    verdict: str | None
+    adopted: int | None
+    """The trial in best.yaml, if it is another than the one started from."""
+
+
+def sweep_counts(run: RunFolder) -> SweepCounts:
+    """Trials by state, and the verdict if the sweep has come to one.
 
     Raises:
         RunError: the folder is damaged.
     """
     counts = Counter(trial_states(run.path).values())
     counts["planned"] = plan_of(run).trials
+    summary = _summary(run.path)
+    best = summary.get("best") or {}
+    return SweepCounts(
+        by_state=counts,
+        finished=summary.get("state") == "finished",
+        verdict=summary["verdict"]["reason"] if summary.get("verdict") else None,
+        adopted=best.get("trial") if best.get("adopted") else None,
+    )
+
+
+def sweep_status(run: RunFolder) -> dict[str, Any]:
+    """How far a sweep is, what is best so far, its verdict, and every trial; nothing is written.
+
+    `phase` is None once the sweep has ended, `best` the complete trial with the highest macro F1 of the search,
+    `start` trial 0, `verdict` what summary.json says. An entry's `mark` is winner, start, finalist, front (two
+    objectives) or best.
+
+    Raises:
+        RunError: the folder is damaged.
+    """
+    plan, summary, alive = plan_of(run), _summary(run.path), is_driven(run.path)
+    if summary.get("state") == "finished" and not alive:
+        trials, front, phase = summary["trials"], summary["pareto_front"], None
+    else:
+        trials, front, phase = _look_into_journal(run, plan)
+    entries = [_entry(trial, alive=alive) for trial in trials if trial["state"] != "waiting"]
+    scored = [entry for entry in entries if entry["state"] == "complete" and entry["macro_f1"] is not None]
+    best = max(scored, key=lambda entry: (entry["macro_f1"], -entry["trial"]), default=None)
+    start = next((_entry(one, alive=alive)["trial"] for one in reversed(trials) if one["baseline"]), None)
+    finalists = {one["number"] for one in summary.get("finalists", ())}
+    adopted = (summary.get("best") or {}).get("adopted")
+    marks = {
+        **({best["trial"]: "best"} if best and not plan.two_objectives else {}),
+        **dict.fromkeys(front, "front"),
+        **dict.fromkeys(finalists, "finalist"),
+        **({start: "start"} if start is not None else {}),
+        **({summary["best"]["trial"]: "winner"} if adopted else {}),
+    }
+    return {
+        "phase": phase,
+        "best": _in_short(best),
+        "start": _in_short(next((entry for entry in entries if entry["trial"] == start), None)),
+        "verdict": summary.get("verdict"),
+        "entries": [{**entry, "mark": marks.get(entry["trial"])} for entry in entries],
+    }
+
+
+def _look_into_journal(run: RunFolder, plan: SweepPlan) -> tuple[list[dict[str, Any]], list[int], dict[str, Any]]:
+    """Trials as summary.json will describe them, those on the Pareto front, and the phase."""
+    # Optuna and torch take seconds to import: only while there is no summary to read instead.
+    from b3dist.distributed.sweep.outcome import describe_trial
+    from b3dist.tuning.finalists import pareto_front
+    from b3dist.tuning.journal import read_trials
+
+    journal = run.path / JOURNAL
+    records = read_trials(journal) if journal.is_file() else []
+    trials = [describe_trial(record) for record in records]
+    for trial, record in zip(trials, records, strict=True):
+        if record.state == "running":
+            trial["epochs"] = max(record.curve, default=None)
+    front = [record.number for record in pareto_front(records)] if plan.two_objectives else []
+    return trials, front, _phase(plan, records, read_ledger(run.ledger))
+
+
+def _phase(plan: SweepPlan, records: "Sequence[TrialRecord]", events: Sequence[Event]) -> dict[str, Any]:
+    """Which phase, and what is done of it: trials of the search, trainings of what follows; None where not known."""
+    from b3dist.tuning.finalists import baseline_of, choose_finalists
+
+    settled = sum(one.state in ("complete", "pruned", "failed") and not one.was_abandoned for one in records)
+    if settled < plan.trials:
+        return _described(plan, "search", settled, plan.trials)
+    done: dict[str, int] = Counter(event["stage"] for event in events if event["event"] == "evaluated")
+    baseline = baseline_of(records)
+    chosen = choose_finalists(records, most=plan.finalists, two_objectives=plan.two_objectives) if baseline else []
+    different = {json.dumps(one.params, sort_keys=True) for one in (baseline, *chosen) if one}
+    trainings = len(different) * plan.seeds * len(plan.cohort)
+    if "per-asset" in done:
+        return _described(plan, "per-asset", done["per-asset"], None)
+    if "held-out" in done or done["finalists"] >= trainings:
+        return _described(plan, "held-out", done["held-out"], 2 * plan.seeds * len(plan.held_out))
+    return _described(plan, "finalists", done["finalists"], trainings)
+
+
+def _described(plan: SweepPlan, name: str, done: int, total: int | None) -> dict[str, Any]:
+    return {
+        "name": name,
+        "number": plan.phases.index(name) + 1,
+        "of": len(plan.phases),
+        "done": done,
+        "total": total,
+    }
+
+
+def _entry(trial: Mapping[str, Any], *, alive: bool) -> dict[str, Any]:
+    """A trial of summary.json as `runs status` shows it; left running by a driver that is gone: abandoned."""
+    left = trial["abandoned"] or (trial["state"] == "running" and not alive)
+    return {
+        "trial": trial["number"],
+        "state": "abandoned" if left else trial["state"],
+        "seconds": trial["seconds"],
+        "epochs": trial["epochs"],
+        "macro_f1": (trial["values"] or [None])[0],
+        "error_ratio": trial["error_ratio"],
+        "params": trial["params"],
+        "error": trial["error"],
+    }
+
+
+def _in_short(entry: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    names = ("trial", "macro_f1", "error_ratio", "params")
+    return None if entry is None else {name: entry[name] for name in names}
+
+
+def _summary(path: Path) -> dict[str, Any]:
+    """summary.json; empty where there is none, as the sweep has not ended."""
     try:
-        summary: dict[str, Any] = json.loads((run.path / "summary.json").read_text(encoding="utf-8"))
+        content: dict[str, Any] = json.loads((path / "summary.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return counts, False
-    return counts, summary.get("state") == "finished"
-
-
-def sweep_entries(path: Path) -> list[dict[str, Any]]:
-    """One entry per trial: what summary.json says of it, or as far as the ledger tells."""
-    try:
-        summary = json.loads((path / "summary.json").read_text(encoding="utf-8"))
-        known = {entry["number"]: entry for entry in summary["trials"]}
-    except (OSError, ValueError, KeyError):
-        known = {}
-    entries = []
-    alive = is_driven(path)
-    for number, last in sorted(trial_states(path).items()):
-        state = "abandoned" if last == "running" and not alive else last
-        told = known.get(number, {})
-        values = told.get("values") or [None]
-        entries.append(
-            {
-                "trial": number,
-                "state": state,
-                "seconds": told.get("seconds"),
-                "epochs": told.get("epochs"),
-                "macro_f1": values[0],
-                "error_ratio": told.get("error_ratio"),
-                "params": told.get("params"),
-                "error": told.get("error"),
-            }
-        )
-    return entries
+        return {}
+    return content

@@ -1,0 +1,107 @@
+"""A sweep seen from outside: while it runs, after its driver has gone, and at its end; nothing is written."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from b3dist.data.lake import Lake
+from b3dist.distributed.ledger import Ledger
+from b3dist.distributed.run_list import list_runs, run_status
+from b3dist.distributed.sweep.drive import search_settings
+from b3dist.distributed.sweep.folder import SweepFolder
+from b3dist.distributed.sweep.plan import SweepRequest, new_sweep
+from b3dist.tuning.scores import CohortScore
+from b3dist.tuning.study import Search
+from tests.distributed.runs import contents
+from tests.distributed.sweeps import BASE, concluded, searched
+
+
+def begun(lake: Path, runs: Path) -> SweepFolder:
+    """A sweep of 9 trials: 0 and 1 ended, 2 has done an epoch."""
+    sweep = new_sweep(Lake(lake), runs, BASE, SweepRequest(trials=9, cohort_size=3))
+    search = Search(search_settings(sweep), sweep.journal)
+    for number in range(3):
+        suggestion = search.ask()
+        assert suggestion is not None
+        score = CohortScore(macro_f1=suggestion.params["model.dropout"], error_ratio=1.1)
+        search.report(number, 1, score)
+        if number < 2:
+            search.tell(number, score, pruned=False, attributes={"epochs": 3, "error_ratio": 1.1})
+    ledger = Ledger(sweep.run.ledger)
+    for number, state in enumerate(["complete", "complete", "running"]):
+        ledger.append("trial", number=number, state=state)
+    ledger.close()
+    return sweep
+
+
+def marks(status: dict[str, Any]) -> dict[int, str | None]:
+    """The mark of each trial."""
+    return {entry["trial"]: entry["mark"] for entry in status["entries"]}
+
+
+def test_a_running_sweep_shows_what_is_best_so_far(small_lake: Path, tmp_path: Path) -> None:
+    """Scores and parameters of ended trials, epochs of running ones, the phase; the folder is left as it was."""
+    sweep = begun(small_lake, tmp_path)
+    with sweep.run.driven():
+        before = contents(sweep.run.path)
+        status = run_status(tmp_path, sweep.run.run_id)
+        assert contents(sweep.run.path) == before
+    assert (status["state"], status["verdict"]) == ("running", None)
+    assert status["phase"] == {"name": "search", "number": 1, "of": 3, "done": 2, "total": 9}
+    ended, running = status["entries"][:2], status["entries"][2]
+    assert [entry["macro_f1"] for entry in ended] == [entry["params"]["model.dropout"] for entry in ended]
+    assert (running["state"], running["macro_f1"], running["epochs"]) == ("running", None, 1)
+    assert set(running["params"]) == set(sweep.plan.space.names)
+    best = max(ended, key=lambda entry: entry["macro_f1"])
+    assert status["best"] == {name: best[name] for name in ("trial", "macro_f1", "error_ratio", "params")}
+    assert status["start"]["trial"] == 0
+    assert marks(status)[0] == "start"
+
+
+def test_without_its_driver_a_running_trial_is_abandoned(small_lake: Path, tmp_path: Path) -> None:
+    """Nobody trains it any more."""
+    status = run_status(tmp_path, begun(small_lake, tmp_path).run.run_id)
+    assert status["state"] == "interrupted"
+    assert [entry["state"] for entry in status["entries"]] == ["complete", "complete", "abandoned"]
+
+
+def test_the_phase_follows_the_trainings_of_the_ledger(small_lake: Path, tmp_path: Path) -> None:
+    """Trial 0 and three finalists under three seeds on three assets, then winner and trial 0 on the held-out ones."""
+    sweep = searched(small_lake, tmp_path)
+
+    def phase() -> dict[str, Any]:
+        found: dict[str, Any] = run_status(tmp_path, sweep.run.run_id)["phase"]
+        return found
+
+    assert phase() == {"name": "finalists", "number": 2, "of": 3, "done": 0, "total": 36}
+    ledger = Ledger(sweep.run.ledger)
+    for index in range(36):
+        ledger.append("evaluated", stage="finalists", seed=index)
+    total = 6 * len(sweep.plan.held_out)
+    assert phase() == {"name": "held-out", "number": 3, "of": 3, "done": 0, "total": total}
+    ledger.append("evaluated", stage="held-out", seed=0)
+    ledger.close()
+    assert phase()["done"] == 1
+
+
+@pytest.mark.parametrize("adopted", [True, False])
+def test_a_finished_sweep_marks_its_winner_and_says_the_verdict(
+    small_lake: Path, tmp_path: Path, adopted: bool
+) -> None:
+    """In the list too; a finalist that is not adopted is no winner."""
+    sweep = concluded(searched(small_lake, tmp_path), adopted=adopted)
+    status = run_status(tmp_path, sweep.run.run_id)
+    best = status["best"]["trial"]
+    assert status["phase"] is None
+    assert status["verdict"]["adopted"] is adopted
+    assert marks(status)[best] == ("winner" if adopted else "finalist")
+    (info,) = list_runs(tmp_path)
+    assert (info.adopted, info.verdict) == (best if adopted else None, status["verdict"]["reason"])
+
+
+def test_two_objectives_mark_the_front(small_lake: Path, tmp_path: Path) -> None:
+    """All error ratios are equal: only the highest macro F1 is on it."""
+    sweep = searched(small_lake, tmp_path, two_objectives=True)
+    status = run_status(tmp_path, sweep.run.run_id)
+    assert marks(status)[status["best"]["trial"]] == "front"
