@@ -31,7 +31,7 @@ from b3dist.config import Config
 from b3dist.errors import ConfigError
 
 if TYPE_CHECKING:
-    from b3dist.distributed.pooled import Epochs
+    from b3dist.distributed.pooled_folder import Epochs
     from b3dist.run_folder import RunFolder
 
 _LINE_EVERY_S = 5.0
@@ -105,7 +105,7 @@ def pooled(
 def _new(lake: Path, runs: Path, config: Config, *, tickers: str | None, storage: str | None) -> "RunFolder":
     from b3dist.data.lake import Lake
     from b3dist.distributed.checkpoint_storage import check_storage
-    from b3dist.distributed.pooled import KIND, STORAGE_OPTION
+    from b3dist.distributed.pooled_folder import KIND, STORAGE_OPTION
     from b3dist.distributed.selection import new_run
 
     opened = Lake(lake)
@@ -118,7 +118,7 @@ def _new(lake: Path, runs: Path, config: Config, *, tickers: str | None, storage
 
 def _resumed(runs: Path, run_id: str, lake: Path | None, *, unchanged: bool) -> "RunFolder":
     from b3dist.distributed.checkpoint_storage import check_storage
-    from b3dist.distributed.pooled import MODEL_FOLDER, STORAGE_OPTION
+    from b3dist.distributed.pooled_folder import MODEL_FOLDER, STORAGE_OPTION
     from b3dist.distributed.selection import reopen_lake
     from b3dist.run_folder import RunFolder
 

@@ -6,35 +6,37 @@ there are, nor on how often that happened.
 """
 
 import contextlib
-import json
 import os
 import shutil
 import socket
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from b3dist.distributed.assignments import Assignments, WorkerId
 from b3dist.distributed.checkpoint_storage import known_cause
 from b3dist.distributed.cluster import connected, num_workers_for
 from b3dist.distributed.fit_thread import FitThread
+from b3dist.distributed.pooled_folder import (
+    KIND,
+    MODEL_FOLDER,
+    STORAGE_OPTION,
+    Epochs,
+    read_metrics,
+    read_progress,
+    remove_partial_checkpoints,
+    require_whole,
+)
 from b3dist.distributed.summary import summarise
 from b3dist.errors import B3distError, ConfigError, RunError, StorageError
 from b3dist.run_folder import RunFolder
 from b3dist.tracking import Tracker
 
-KIND = "pooled"
-STORAGE_OPTION = "storage_path"
-MODEL_FOLDER = "pooled"
-"""The model as a whole, beside `assets`."""
 MAX_RESTARTS = 5
 """Times the workers are started again before the run gives up; it can be resumed."""
 
 _POLL_S = 0.25
-
-Epochs = list[dict[str, Any]]
 
 
 class _LeftOut(NamedTuple):
@@ -93,13 +95,14 @@ def drive_pooled(
 
     Raises:
         ConfigError: the run is of another kind, or the workers do not fit.
-        RunError: driven by another process, or the workers gave up.
+        RunError: driven by another process, its model is damaged, or the workers gave up.
         StorageError: disk full or not writable, or the checkpoints' storage went away.
         KeyboardInterrupt: Ctrl-C or SIGTERM; the run can be resumed.
     """
     if run.settings.kind != KIND:
         raise ConfigError(f"run {run.run_id} is of kind {run.settings.kind}, expected {KIND}")
     with run.driven():
+        require_whole(run)
         return _Drive(run, options, on_progress).run()
 
 
@@ -128,7 +131,7 @@ class _Drive:
             elif self._failed_before:
                 self._settle(_LeftOut({}, self._failed_before), self._assignments.begin_attempt(1))
         except (KeyboardInterrupt, B3distError):
-            with contextlib.suppress(StorageError):  # the first error is the one to show
+            with contextlib.suppress(RunError, StorageError):  # the first error is the one to show
                 self._finish("interrupted")
             raise
         finally:
@@ -235,8 +238,7 @@ class _Drive:
             "train_seconds": round(sum(epoch["seconds"] for epoch in epochs), 3),
         }
         summary["pooled"] = describe_epochs(epochs)
-        metrics = self._run.path / MODEL_FOLDER / "metrics.json"
-        summary["metrics"] = json.loads(metrics.read_text(encoding="utf-8")) if metrics.is_file() else None
+        summary["metrics"] = read_metrics(self._run)
         return summary
 
     def _finish(self, state: str) -> dict[str, Any]:
@@ -244,15 +246,6 @@ class _Drive:
         summary["tracking"] = self._tracking
         self._run.write_summary(summary)
         return summary
-
-
-def read_progress(run: Path) -> Epochs:
-    """The epochs a pooled run has done so far: history.csv's columns, seconds, and seconds of them in all-reduce."""
-    try:
-        epochs: Epochs = json.loads((run / "progress.json").read_text(encoding="utf-8"))["epochs"]
-    except FileNotFoundError:
-        return []
-    return epochs
 
 
 def describe_epochs(epochs: Epochs) -> dict[str, Any]:
@@ -277,6 +270,7 @@ def _outcome(fit: FitThread, run: RunFolder) -> _LeftOut:
     """
     remedy = f"resume the run with --resume {run.run_id}"
     if fit.error is not None:
+        remove_partial_checkpoints(run)
         message = next((line for line in reversed(str(fit.error).splitlines()) if line.strip()), "").strip()
         storage = run.settings.options.get(STORAGE_OPTION)
         if storage and (cause := known_cause(storage, message)):

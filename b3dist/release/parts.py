@@ -57,26 +57,34 @@ def part_of_bundle(folder: Path, *, run_id: str) -> AssetPart:
         RunError: the bundle is incomplete or damaged.
     """
     bundle = read_bundle(folder)
-    facts = bundle.facts
-    model = AssetModel(
-        state=bundle.model.state_dict(),
-        model_sha256=facts["model_sha256"],
-        anchor=date.fromisoformat(facts["anchor"]),
-        scaler=bundle.scaler,
-        return_target=bundle.return_target,
-        data=bundle.config.data,
-        model=bundle.config.model,
-        feature_names=tuple(facts["feature_names"]),
-    )
     try:
         metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
         predictions = pq.read_table(folder / "predictions.parquet", partitioning=None)
         learning_rates = _learning_rates(folder / "history.csv", metrics["best_epoch"])
-    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+        anchor = date.fromisoformat(bundle.facts["anchor"])
+        entry = {**_entry(bundle.facts, run_id), "learning_rates": learning_rates, "metrics": metrics, "refit": None}
+        date.fromisoformat(entry["splits"]["test"]["last"])  # what the release's age is told from
+    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+        what = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
         raise ReleaseError(
-            f"the bundle {folder} cannot be released: {error}", hint="train the asset again, or restore the folder"
+            f"the bundle {folder} cannot be released: {what}", hint="train the asset again, or restore the folder"
         ) from error
-    entry = {
+    model = AssetModel(
+        state=bundle.model.state_dict(),
+        model_sha256=bundle.facts["model_sha256"],
+        anchor=anchor,
+        scaler=bundle.scaler,
+        return_target=bundle.return_target,
+        data=bundle.config.data,
+        model=bundle.config.model,
+        feature_names=tuple(bundle.facts["feature_names"]),
+    )
+    return AssetPart(ticker=folder.name, evaluated=model, served=model, facts=entry, predictions=predictions)
+
+
+def _entry(facts: Mapping[str, Any], run_id: str) -> dict[str, Any]:
+    """What the manifest takes over from bundle.json."""
+    return {
         "run_id": run_id,
         "source": facts.get("source", "own"),
         "initial_model": facts.get("initial_model"),
@@ -91,11 +99,7 @@ def part_of_bundle(folder: Path, *, run_id: str) -> AssetPart:
         "dropped_windows": facts["dropped_windows"],
         "lake_manifest_hash": facts["lake_manifest_hash"],
         "versions": facts["versions"],
-        "learning_rates": learning_rates,
-        "metrics": metrics,
-        "refit": None,
     }
-    return AssetPart(ticker=folder.name, evaluated=model, served=model, facts=entry, predictions=predictions)
 
 
 def part_of_release(release: Release, ticker: str, *, age_sessions: int) -> AssetPart:

@@ -29,7 +29,7 @@ from b3dist import __version__
 from b3dist.config import Config
 from b3dist.data.schema import SCHEMA_VERSION
 from b3dist.data.windows import Scaler
-from b3dist.errors import RunError, StorageError
+from b3dist.errors import ConfigError, RunError, StorageError
 from b3dist.model.lstm_mtl import LstmMtl
 from b3dist.training.return_unit import ReturnTarget
 
@@ -111,8 +111,18 @@ def read_bundle(folder: Path) -> Bundle:
         content = (folder / "model.pt").read_bytes()
     except FileNotFoundError as error:
         raise RunError(f"{folder} is no complete bundle: {Path(error.filename).name} is missing") from error
-    except json.JSONDecodeError as error:
+    except ValueError as error:
         raise RunError(f"{folder / 'bundle.json'} is not valid JSON: {error}") from error
+    try:
+        return _restored(folder, facts, content)
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, ConfigError) as error:
+        what = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
+        raise RunError(f"{folder / 'bundle.json'} is damaged: {what}", hint="restore it, or train again") from error
+
+
+def _restored(folder: Path, facts: dict[str, Any], content: bytes) -> Bundle:
+    if not isinstance(facts, dict):
+        raise TypeError("expected an object")
     if facts.get("schema_version") != SCHEMA_VERSION:
         raise RunError(
             f"{folder} has schema version {facts.get('schema_version')}, expected {SCHEMA_VERSION}",

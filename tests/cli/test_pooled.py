@@ -1,5 +1,6 @@
 """`b3dist pooled` and `fleet --init-from`: what is refused before any cluster starts, and what is shown."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -65,6 +66,19 @@ def test_initial_model_for_another_question_is_refused(
     assert outcome.exit_code == 1
     assert "data.feature_set was 'v2', is 'v1'" in outcome.answer["error"]
     assert sorted(pooled_run.path.parent.iterdir()) == before
+
+
+def test_finished_run_without_metrics_is_no_answer(b3dist: Command, pooled_run: RunFolder, tmp_path: Path) -> None:
+    """Resumed, a whole one answers at once; one that lost its metrics is refused in a sentence."""
+    shutil.copytree(pooled_run.path, tmp_path / "runs" / pooled_run.run_id)
+    words = ("pooled", "--runs", tmp_path / "runs", "--resume", pooled_run.run_id, "--no-mlflow", "--json")
+    whole = b3dist(*words)
+    assert whole.exit_code == 0
+    assert whole.answer["metrics"]["test"]["accuracy"] is not None
+    (tmp_path / "runs" / pooled_run.run_id / "pooled" / "metrics.json").unlink()
+    damaged = b3dist(*words)
+    assert damaged.exit_code == 1
+    assert "metrics.json" in damaged.answer["error"]
 
 
 def test_answer_has_the_contracts_keys_and_shows_baselines() -> None:

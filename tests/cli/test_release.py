@@ -65,6 +65,18 @@ def test_fallback_on_another_lake_is_said_and_the_ladder_shown(
     assert warning in created.stderr
 
 
+def test_bundle_without_its_splits_is_not_released(b3dist: Command, small_lake: Path, tmp_path: Path) -> None:
+    """A sentence that names the bundle, in place of an unexpected error."""
+    run = train_run(small_lake, tmp_path / "runs", tickers=["SIMA3"])
+    path = run.assets / "SIMA3" / "bundle.json"
+    facts = json.loads(path.read_text())
+    del facts["splits"]
+    path.write_text(json.dumps(facts))
+    outcome = b3dist("release", "create", run.run_id, "--runs", run.path.parent, "--json")
+    assert outcome.exit_code == 1
+    assert f"the bundle {path.parent} cannot be released: it lacks 'splits'" in outcome.answer["error"]
+
+
 def test_from_create_to_rollback(b3dist: Command, older: RunFolder, newer: RunFolder) -> None:
     """Each verb answers with release_id, alias and assets; releases and MLflow lie beside the runs."""
     where = ("--runs", older.path.parent, "--json")

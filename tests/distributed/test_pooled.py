@@ -18,7 +18,8 @@ from b3dist.data.pooled import load_pooled
 from b3dist.distributed.cluster import connected
 from b3dist.distributed.fleet import FleetOptions, drive_fleet
 from b3dist.distributed.initial import OPTION, InitialSource, WarmTrainer, warm_config
-from b3dist.distributed.pooled import KIND, PooledOptions, drive_pooled, read_progress
+from b3dist.distributed.pooled import PooledOptions, drive_pooled
+from b3dist.distributed.pooled_folder import KIND, read_progress
 from b3dist.distributed.run_list import list_runs, run_status
 from b3dist.distributed.selection import new_run
 from b3dist.errors import ConfigError, RunError

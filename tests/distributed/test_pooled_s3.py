@@ -17,7 +17,7 @@ import torch
 from pyarrow.fs import FileSelector, S3FileSystem
 
 from b3dist.distributed.checkpoint_storage import check_storage
-from b3dist.distributed.pooled import MODEL_FOLDER
+from b3dist.distributed.pooled_folder import MODEL_FOLDER
 from b3dist.distributed.run_list import list_runs
 from b3dist.errors import StorageError
 from b3dist.run_folder import RunFolder

@@ -65,6 +65,27 @@ def test_the_joblib_scaler_works_in_scikit_learn(tmp_path: Path) -> None:
     np.testing.assert_allclose(loaded_scores, SCALER.transform(rows), atol=1e-6)
 
 
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"schema_version": 1}', '"x"', b"\xff"])
+def test_damaged_facts_are_a_sentence(tmp_path: Path, content: str | bytes) -> None:
+    """Whatever bundle.json was cut down or edited to, the error names the bundle."""
+    write(tmp_path / "AAAA3")
+    (tmp_path / "AAAA3" / "bundle.json").write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(RunError, match="AAAA3"):
+        read_bundle(tmp_path / "AAAA3")
+
+
+def test_damaged_setting_is_a_sentence(tmp_path: Path) -> None:
+    """Also where the file is whole, but a value in it is none, or weights are of another size than it says."""
+    write(tmp_path / "AAAA3")
+    path = tmp_path / "AAAA3" / "bundle.json"
+    facts = json.loads(path.read_text())
+    lacking = {name: value for name, value in facts.items() if name != "scaler"}
+    for damaged in (lacking, {**facts, "scaler": 3}, {**facts, "feature_names": ["a"]}, {**facts, "config": {"x": 1}}):
+        path.write_text(json.dumps(damaged))
+        with pytest.raises(RunError, match=r"bundle\.json is damaged"):
+            read_bundle(tmp_path / "AAAA3")
+
+
 def test_nothing_is_left_of_a_failed_write(tmp_path: Path) -> None:
     """If one file cannot be made, neither the folder nor a temporary one stays."""
     with pytest.raises(ValueError, match="Out of range float"):
