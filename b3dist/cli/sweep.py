@@ -2,6 +2,7 @@
 
 import contextlib
 import shlex
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -37,7 +38,7 @@ from b3dist.cli.sweep_progress import sweep_progress
 from b3dist.errors import ConfigError
 
 if TYPE_CHECKING:
-    from b3dist.distributed.sweep.folder import SweepFolder
+    from b3dist.distributed.sweep.folder import SweepFolder, SweepPlan
 
 Tickers = Annotated[
     str | None, typer.Option("--tickers", help="The cohort every trial trains (default: a seeded sample).")
@@ -155,6 +156,8 @@ def sweep(
         folder = _reopened(lake, runs, resume)
     from b3dist.distributed.sweep.drive import drive_sweep
 
+    for line in notices(folder.plan):
+        print(line, file=sys.stderr, flush=True)
     with _resume_said(folder, runs), sweep_progress() as show:
         summary = drive_sweep(folder, options, on_progress=show)
     return _answer(folder, summary)
@@ -178,6 +181,19 @@ def _reopened(lake: Path | None, runs: Path, sweep_id: str) -> "SweepFolder":
     return folder
 
 
+def notices(plan: "SweepPlan") -> list[str]:
+    """What to know of a sweep before waiting for it: assets left out, and too few of them to adopt anything by."""
+    from b3dist.tuning.evidence import FEWEST_ASSETS
+
+    lines = [f"left out {ticker}: {reason}" for ticker, reason in plan.excluded.items()]
+    if len(plan.held_out) < FEWEST_ASSETS:
+        lines.append(
+            f"only {len(plan.held_out)} assets are held out, at least {FEWEST_ASSETS} are needed to adopt a winner: "
+            "whatever is found, the verdict will be to keep the defaults"
+        )
+    return lines
+
+
 @contextlib.contextmanager
 def _resume_said(folder: "SweepFolder", runs: Path) -> Iterator[None]:
     try:
@@ -197,6 +213,7 @@ def _answer(folder: "SweepFolder", summary: dict[str, Any]) -> Answer:
         "verdict": verdict["reason"],
         "best_recipe": str(folder.best),
         "engine": summary["engine"],
+        "excluded": dict(folder.plan.excluded),
         **{name: totals[name] for name in ("complete", "pruned", "failed", "wall_seconds")},
     }
     if summary["asset_verdict"]:

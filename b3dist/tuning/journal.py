@@ -1,6 +1,7 @@
 """Optuna's journal of a sweep: every trial, a line for each thing that happens to it."""
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -9,7 +10,7 @@ import optuna
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
-from b3dist.errors import RunError
+from b3dist.errors import B3distError, RunError, StorageError
 from b3dist.tuning.space import Params
 
 STUDY: Final = "sweep"
@@ -55,7 +56,9 @@ def read_trials(journal: Path) -> list[TrialRecord]:
     Raises:
         RunError: there is none, or it is damaged.
     """
-    return [record_of(trial) for trial in load_study(journal).get_trials(deepcopy=False)]
+    study = load_study(journal)
+    with damage_said(journal):
+        return [record_of(trial) for trial in study.get_trials(deepcopy=False)]
 
 
 def load_study(journal: Path) -> optuna.Study:
@@ -65,10 +68,11 @@ def load_study(journal: Path) -> optuna.Study:
         RunError: there is none, or it is damaged.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    storage = open_journal(journal, writing=False)
     try:
-        return optuna.load_study(study_name=STUDY, storage=open_journal(journal, writing=False))
+        return optuna.load_study(study_name=STUDY, storage=storage)
     except KeyError as error:
-        raise RunError(f"{journal} holds no study called {STUDY!r}") from error
+        raise RunError(f"{journal} holds no study called {STUDY!r}", hint="start a new sweep") from error
 
 
 def open_journal(path: Path, *, writing: bool) -> optuna.storages.JournalStorage:
@@ -79,16 +83,35 @@ def open_journal(path: Path, *, writing: bool) -> optuna.storages.JournalStorage
 
     Raises:
         RunError: absent where it is to be read, or damaged.
+        StorageError: it cannot be read or written.
     """
     if writing:
         _cut_torn_line(path)
         Path(f"{path}.lock").unlink(missing_ok=True)
     elif not path.is_file():
         raise RunError(f"there is no {path}", hint="the sweep has not begun, or its folder is damaged")
-    try:
+    with damage_said(path):
         return optuna.storages.JournalStorage(JournalFileBackend(str(path)))
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path} is damaged: {error}", hint="start a new sweep") from error
+
+
+@contextlib.contextmanager
+def damage_said(path: Path) -> Iterator[None]:
+    """Name a journal whose lines Optuna cannot replay: it says so with errors of many types.
+
+    Raises:
+        RunError: the journal is damaged.
+        StorageError: it cannot be read or written.
+    """
+    try:
+        yield
+    except B3distError:
+        raise
+    except OSError as error:
+        raise StorageError(f"cannot read or write {path}: {error.strerror}", hint="then resume the sweep") from error
+    except (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise RunError(f"{path} is damaged: {error!r}", hint="start a new sweep") from error
+    except optuna.exceptions.OptunaError as error:
+        raise RunError(f"{path} is damaged: {error!r}", hint="start a new sweep") from error
 
 
 def record_of(trial: FrozenTrial) -> TrialRecord:

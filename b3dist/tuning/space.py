@@ -114,8 +114,16 @@ class SearchSpace:
 
     @classmethod
     def from_list(cls, entries: Sequence[Mapping[str, Any]]) -> "SearchSpace":
-        """What `to_list` gave."""
-        return cls(tuple(Dimension(**entry) for entry in entries))
+        """What `to_list` gave.
+
+        Raises:
+            ConfigError: it cannot have.
+        """
+        dimensions = tuple(Dimension(**entry) for entry in entries)
+        unknown = {one.name for one in dimensions} - {one.name for one in (*ALWAYS, *ON_REQUEST)}
+        if unknown or not dimensions:
+            raise ConfigError(f"{', '.join(sorted(unknown)) or 'nothing'} is searched")
+        return cls(dimensions)
 
 
 def search_space(base: Config, requested: Sequence[str] = ()) -> SearchSpace:
@@ -126,24 +134,31 @@ def search_space(base: Config, requested: Sequence[str] = ()) -> SearchSpace:
         requested: `section.field` or `section.field=low:high`; also changes the range of what is always searched.
 
     Raises:
-        ConfigError: a setting that cannot be searched (with the nearest that can), an unreadable range, or a setting
-            that has no effect on this base.
+        ConfigError: a setting that cannot be searched (with the nearest that can) or is named twice, a range that is
+            unreadable or goes beyond what the setting may be, or a setting that has no effect on this base.
     """
     known = {dimension.name: dimension for dimension in (*ALWAYS, *ON_REQUEST)}
     chosen = {dimension.name: dimension for dimension in ALWAYS}
+    named: set[str] = set()
     for text in requested:
         name, separator, limits = (part.strip() for part in text.partition("="))
         if name not in known:
             tails = [key for key in known if key.rpartition(".")[2] == name]
             nearest = tails or difflib.get_close_matches(name, known, n=1, cutoff=0.0)
             raise ConfigError(f"{name!r} cannot be searched", hint=f"did you mean {nearest[0]}?")
+        if name in named:
+            raise ConfigError(f"--search names {name} twice", hint="give it once, with one range")
+        named.add(name)
         chosen[name] = _limited(known[name], limits) if separator else known[name]
     if "data.volatility_multiple" in chosen and base.data.label_set != "forward_return":
         raise ConfigError(
             f"data.volatility_multiple has no effect on the label set {base.data.label_set}",
             hint="add --set data.label_set=forward_return",
         )
-    return SearchSpace(tuple(chosen[name] for name in known if name in chosen))
+    space = SearchSpace(tuple(chosen[name] for name in known if name in chosen))
+    for dimension in space.dimensions:
+        _require_valid_ends(base, dimension)
+    return space
 
 
 def _limited(dimension: Dimension, limits: str) -> Dimension:
@@ -155,6 +170,21 @@ def _limited(dimension: Dimension, limits: str) -> Dimension:
             hint=f"for example --search {dimension.name}={dimension.low:g}:{dimension.high:g}",
         ) from None
     return replace(dimension, low=low, high=high)
+
+
+def _require_valid_ends(base: Config, dimension: Dimension) -> None:
+    for end in (dimension.low, dimension.high):
+        try:
+            base.replace_setting(dimension.name, end)
+        except ConfigError as error:
+            raise ConfigError(
+                f"{dimension.name} cannot be searched from {dimension.low:g} to {dimension.high:g}: {error.message}",
+                hint=f"for example --search {dimension.name}={_default(dimension.name)}",
+            ) from error
+
+
+def _default(name: str) -> str:
+    return next(f"{one.low:g}:{one.high:g}" for one in (*ALWAYS, *ON_REQUEST) if one.name == name)
 
 
 def _setting(config: Config, name: str) -> Any:

@@ -5,6 +5,7 @@ on as an unbroken one would, and suggestions that do not look at results (the fi
 of workers; later ones depend on which trials had ended when they were asked for.
 """
 
+import contextlib
 import hashlib
 import math
 import threading
@@ -26,6 +27,7 @@ from b3dist.tuning.journal import (
     SOURCE,
     STUDY,
     TrialRecord,
+    damage_said,
     open_journal,
     record_of,
 )
@@ -82,6 +84,7 @@ class Search:
 
     Raises:
         RunError: the journal is damaged.
+        StorageError: it cannot be written.
     """
 
     def __init__(self, settings: SearchSettings, journal: Path | None = None) -> None:
@@ -92,10 +95,11 @@ class Search:
         }
         self._running: dict[int, Trial] = {}
         self._lock = threading.RLock()
-        self._study = self._open(journal)
-        self._abandon_running()
-        if not self._study.get_trials(deepcopy=False):
-            self._study.enqueue_trial(dict(settings.start), user_attrs={BASELINE: True, SOURCE: "start"})
+        with damage_said(journal) if journal is not None else contextlib.nullcontext():
+            self._study = self._open(journal)
+            self._abandon_running()
+            if not self._study.get_trials(deepcopy=False):
+                self._study.enqueue_trial(dict(settings.start), user_attrs={BASELINE: True, SOURCE: "start"})
 
     def ask(self, *, together: bool = False) -> Suggestion | None:
         """The next trial; None once as many have begun as there may be.

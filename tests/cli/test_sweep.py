@@ -1,18 +1,21 @@
 """`b3dist sweep`: what is refused before any cluster starts, and what its progress says."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from b3dist.cli.sweep import notices
 from b3dist.cli.sweep_progress import counts, describe
+from b3dist.data.lake import Lake
 from b3dist.distributed.sweep.outcome import Outcome, write_outcome
 from b3dist.distributed.sweep.progress import SweepProgress
 from b3dist.tuning.finalists import Verdict
 from b3dist.tuning.journal import read_trials
 from tests.cli.conftest import Outcome as Told
 from tests.distributed.runs import start_run
-from tests.distributed.sweeps import concluded, searched
+from tests.distributed.sweeps import BASE, concluded, searched
 
 Command = Callable[..., Told]
 
@@ -24,8 +27,12 @@ Command = Callable[..., Told]
         (["--search", "training.learnig_rate"], "training.learning_rate"),
         (["--search", "data.volatility_multiple"], "no effect"),
         (["--set", "loss.gamma=7"], "--search loss.gamma=LOW:HIGH"),
+        (["--search", "data.lookback=0.5:64"], "whole number"),
+        (["--search", "loss.gamma=1:4", "--search", "loss.gamma=2:4"], "twice"),
         (["--per-asset", "--two-objectives"], "macro F1 alone"),
         (["--trials", "0"], "trials must be at least 1"),
+        (["--finalists", "1000000000"], "finalists must be at most 100"),
+        (["--seeds", "1000000000"], "seeds must be at most 100"),
         (["--workers", "0"], "at least 1"),
         (["--engine", "stack", "--trials-at-once", "0"], "trials at once must be at least 1"),
         (["--trials-at-once", "2"], "--engine stack"),
@@ -73,6 +80,23 @@ def test_a_finished_sweep_answers_without_starting_anything(
     assert outcome.answer["verdict"] == "macro F1 +0.1000: it depends"
     after = {path.name: path.read_bytes() for path in sweep.run.path.iterdir() if path.is_file()}
     assert {name: content for name, content in after.items() if name != "driver.lock"} == before
+
+
+def test_assets_left_out_and_too_few_held_out_are_said_at_the_start(
+    b3dist: Command, small_lake: Path, tmp_path: Path
+) -> None:
+    """On stderr; the answer names who was left out."""
+    sessions = Lake(small_lake).tickers().set_index("ticker")["num_sessions"]
+    shortest = str(sessions.idxmin())
+    base = BASE.replace_setting("data.min_sessions", int(sessions.min()) + 1)
+    sweep = concluded(searched(small_lake, tmp_path, base=base, tickers=list(sessions.index)[:4]), adopted=False)
+    assert list(sweep.plan.excluded) == [shortest]
+    outcome = b3dist("sweep", "--runs", tmp_path, "--resume", sweep.run.run_id, "--json")
+    assert f"left out {shortest}: {shortest} has" in outcome.stderr
+    assert f"only {len(sweep.plan.held_out)} assets are held out, at least 6 are needed" in outcome.stderr
+    assert list(outcome.answer["excluded"]) == [shortest]
+    enough = dataclasses.replace(sweep.plan, held_out=list("ABCDEF"), excluded={})
+    assert notices(enough) == []
 
 
 def test_a_sweep_without_anything_to_compare_with_has_failed(b3dist: Command, small_lake: Path, tmp_path: Path) -> None:

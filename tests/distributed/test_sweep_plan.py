@@ -1,5 +1,6 @@
 """A sweep's plan and what it leaves behind: who is in it, what best.yaml says, what a resumed driver finds."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,9 @@ import yaml
 
 from b3dist.config import Config
 from b3dist.data.lake import Lake
+from b3dist.distributed.fleet import FleetOptions
 from b3dist.distributed.run_list import list_runs, run_status
+from b3dist.distributed.sweep.drive import drive_sweep
 from b3dist.distributed.sweep.evaluations import Evaluations, Job
 from b3dist.distributed.sweep.folder import SweepFolder
 from b3dist.distributed.sweep.plan import SweepRequest, new_sweep
@@ -47,7 +50,10 @@ def test_assets_that_cannot_be_trained_are_left_out_and_named(small_lake: Path, 
         new_sweep(lake, tmp_path, base, SweepRequest(tickers=[shortest]))
 
 
-@pytest.mark.parametrize("changes", [{"trials": 0}, {"seeds": 0}, {"per_asset": True, "two_objectives": True}])
+@pytest.mark.parametrize(
+    "changes",
+    [{"trials": 0}, {"seeds": 0}, {"seeds": 10**9}, {"finalists": 101}, {"per_asset": True, "two_objectives": True}],
+)
 def test_requests_that_make_no_sense_are_refused(changes: dict[str, int]) -> None:
     """Before any folder is made."""
     with pytest.raises(ConfigError):
@@ -64,6 +70,57 @@ def test_a_plan_survives_its_file(small_lake: Path, tmp_path: Path) -> None:
     fleet = start_run(small_lake, tmp_path)
     with pytest.raises(RunError, match="is a fleet, not a sweep"):
         SweepFolder.open(tmp_path, fleet.run_id)
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (["space", 0, "name"], "foo.bar"),
+        (["space", 0, "low"], "x"),
+        (["space", 0, "low"], 9.0),
+        (["space"], []),
+        (["trials"], "x"),
+        (["seeds"], 0),
+        (["held_out"], None),
+        (["cohort"], "SIMA3"),
+        (["excluded"], []),
+        (["engine"], "both"),
+        (["halving"], None),
+    ],
+)
+def test_a_damaged_plan_is_called_that(small_lake: Path, tmp_path: Path, place: list[str | int], value: object) -> None:
+    """With the name of its file."""
+    sweep = new_sweep(Lake(small_lake), tmp_path, BASE, SweepRequest(cohort_size=2))
+    file = sweep.run.path / "config.json"
+    content = json.loads(file.read_text(encoding="utf-8"))
+    part = content["options"]
+    for step in place[:-1]:
+        part = part[step]
+    part[place[-1]] = value
+    file.write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(RunError, match=r"config\.json is damaged"):
+        SweepFolder.open(tmp_path, sweep.run.run_id)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        {"event": "evaluated"},
+        {"event": "evaluated", "params": "{}", "seed": 1, "ticker": "A", "result": {"val": {}, "test": {}}},
+        {"event": "evaluated", "params": "{}", "seed": 1, "ticker": "A", "result": None},
+        {"event": "evaluated", "params": ["x"], "seed": 1, "ticker": "A", "result": {"error": "x"}},
+        {"event": "trial"},
+        {"event": "trial", "number": "x", "state": "complete"},
+        {"event": "trial", "number": 1, "state": None},
+    ],
+)
+def test_a_damaged_ledger_is_called_that(small_lake: Path, tmp_path: Path, line: dict[str, object]) -> None:
+    """Before the sweep goes on."""
+    sweep = searched(small_lake, tmp_path, trials=2)
+    with sweep.run.ledger.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
+    with pytest.raises(RunError, match=r"ledger\.jsonl is damaged"):
+        drive_sweep(sweep, FleetOptions())
 
 
 @pytest.mark.parametrize("adopted", [True, False])

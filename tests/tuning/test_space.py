@@ -51,6 +51,11 @@ def test_a_range_can_be_given() -> None:
         ("loss.gamma=4:1", "in order"),
         ("loss.action_weight=0:4", "above 0"),
         ("data.volatility_multiple", "no effect"),
+        ("model.dropout=0:5", "model.dropout must be in [0, 1), got 5.0"),
+        ("loss.gamma=-5:6", "loss.gamma must be at least 0, got -5.0"),
+        ("model.hidden_size=16:100000", "between 1 and 4096"),
+        ("data.lookback=0.5:64", "data.lookback must be a whole number, got 0.5"),
+        ("model.dropout=0:5", "--search model.dropout=0:0.8"),
     ],
 )
 def test_what_cannot_be_searched_is_refused(requested: str, said: str) -> None:
@@ -58,6 +63,12 @@ def test_what_cannot_be_searched_is_refused(requested: str, said: str) -> None:
     with pytest.raises(ConfigError) as caught:
         search_space(Config(), [requested])
     assert said in f"{caught.value.message} {caught.value.hint}"
+
+
+def test_a_setting_named_twice_is_refused() -> None:
+    """Of two ranges one would be ignored."""
+    with pytest.raises(ConfigError, match=r"--search names loss\.gamma twice"):
+        search_space(Config(), ["loss.gamma=1:4", "training.learning_rate", "loss.gamma=2:5"])
 
 
 def test_a_base_outside_the_range_is_refused_with_the_remedy() -> None:

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from b3dist.config import Config
-from b3dist.errors import RunError
 from b3dist.tuning.journal import TrialRecord, load_study, read_trials
 from b3dist.tuning.scores import CohortScore
 from b3dist.tuning.space import Params, search_space
@@ -209,12 +208,3 @@ def test_the_surface_finds_a_smooth_peak_that_sampling_only_comes_near_to() -> N
     last = [record for record in records if record.attributes["source"] == "surface"]
     assert last
     assert min(float(np.abs(SPACE.to_unit(record.params) - PEAK).max()) for record in last) < 0.01
-
-
-def test_an_absent_or_damaged_journal_is_refused(tmp_path: Path) -> None:
-    """With the file's name."""
-    with pytest.raises(RunError, match=r"journal\.log"):
-        read_trials(tmp_path / "journal.log")
-    (tmp_path / "other.log").write_text("no journal\n[]\n", encoding="utf-8")
-    with pytest.raises(RunError, match=r"other\.log is damaged"):
-        read_trials(tmp_path / "other.log")

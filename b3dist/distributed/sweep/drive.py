@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from b3dist.distributed.cluster import connected, num_workers_for
 from b3dist.distributed.fleet import FleetOptions
-from b3dist.distributed.ledger import Ledger, read_ledger
+from b3dist.distributed.ledger import Ledger
+from b3dist.distributed.sweep.agreement import require_whole_journal, tell_ledger
 from b3dist.distributed.sweep.evaluations import Evaluations
 from b3dist.distributed.sweep.folder import SweepFolder
 from b3dist.distributed.sweep.outcome import Outcome, finished_summary, write_outcome
 from b3dist.distributed.sweep.progress import SweepProgress
 from b3dist.distributed.sweep.stages import Stages
-from b3dist.distributed.sweep.status import trial_states
 from b3dist.distributed.sweep.tracking import SweepTracking
 from b3dist.errors import B3distError, ConfigError, RunError, StorageError
 from b3dist.tuning.study import Search, SearchSettings
@@ -57,13 +57,14 @@ def drive_sweep(
     with sweep.run.driven():
         if (finished := finished_summary(sweep)) is not None:
             return _judged(finished)
-        events = read_ledger(sweep.run.ledger)
+        require_whole_journal(sweep)
+        evaluations = Evaluations.of(sweep.run.ledger)
         ledger = Ledger(sweep.run.ledger)
         try:
             ledger.append("opened", pid=os.getpid(), host=socket.gethostname(), engine=engine_of(sweep, options))
             search = Search(search_settings(sweep), sweep.journal)
-            _tell_ledger(search, ledger, sweep)
-            return _judged(_Drive(sweep, options, search, ledger, Evaluations(events), started, on_progress).run())
+            tell_ledger(search, ledger, sweep)
+            return _judged(_Drive(sweep, options, search, ledger, evaluations, started, on_progress).run())
         finally:
             ledger.close()
 
@@ -95,15 +96,6 @@ def search_settings(sweep: SweepFolder) -> SearchSettings:
         two_objectives=plan.two_objectives,
         halving=plan.halving,
     )
-
-
-def _tell_ledger(search: Search, ledger: Ledger, sweep: SweepFolder) -> None:
-    """Add what a killed driver told the journal and no longer the ledger."""
-    told = trial_states(sweep.run.path)
-    for record in search.records():
-        state = "abandoned" if record.was_abandoned else record.state
-        if record.state != "waiting" and told.get(record.number) != state:
-            ledger.append("trial", number=record.number, state=state, time=round(time.time(), 3))
 
 
 class _Drive:

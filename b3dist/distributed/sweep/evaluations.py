@@ -2,13 +2,16 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
 from b3dist.config import Config
-from b3dist.distributed.ledger import Event
+from b3dist.distributed.ledger import Event, read_ledger
 from b3dist.distributed.sweep.trouble import TROUBLE
 from b3dist.errors import RunError
 from b3dist.tuning.scores import AssetScore
+
+_PARTS = ("val", "test")
 
 
 @dataclass(frozen=True)
@@ -31,11 +34,27 @@ class Job:
 class Evaluations:
     """Results by job, from the ledger and as they come."""
 
-    def __init__(self, events: Iterable[Event]) -> None:
+    def __init__(self, events: Iterable[Event] = ()) -> None:
         self._results: dict[tuple[str, int, str], Mapping[str, Any]] = {}
         for event in events:
             if event["event"] == "evaluated":
-                self._results[(event["params"], event["seed"], event["ticker"])] = event["result"]
+                result = dict(event["result"])
+                if "error" not in result:
+                    _ = [AssetScore.from_dict(result[part]) for part in _PARTS]
+                self._results[(event["params"], event["seed"], event["ticker"])] = result
+
+    @classmethod
+    def of(cls, ledger: Path) -> Self:
+        """What a ledger holds.
+
+        Raises:
+            RunError: it is damaged.
+        """
+        events = read_ledger(ledger)
+        try:
+            return cls(events)
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            raise RunError(f"{ledger} is damaged: an evaluation is {error!r}", hint="start a new sweep") from error
 
     def missing(self, jobs: Iterable[Job]) -> list[Job]:
         """Jobs without a result, each once."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from b3dist.config import Config
-from b3dist.errors import RunError
+from b3dist.errors import ConfigError, RunError
 from b3dist.run_folder import RunFolder
 from b3dist.tuning.space import SearchSpace
 
@@ -44,6 +44,20 @@ class SweepPlan:
     trials_at_once: int | None = None
     """Trials that a worker trains as one stack; None: chosen by what fits and what is left."""
 
+    def __post_init__(self) -> None:
+        """Raises ValueError for what no sweep can have been asked for."""
+        for name in ("trials", "finalists", "seeds", "trials_at_once"):
+            if (value := getattr(self, name)) is not None or name != "trials_at_once":
+                _require(name, value, type(value) is int and value >= 1)
+        for name in ("two_objectives", "halving", "per_asset"):
+            _require(name, getattr(self, name), isinstance(getattr(self, name), bool))
+        for name in ("cohort", "held_out"):
+            tickers = getattr(self, name)
+            _require(name, tickers, isinstance(tickers, list) and all(isinstance(one, str) for one in tickers))
+        _require("cohort", self.cohort, len(self.cohort) > 0)
+        _require("excluded", self.excluded, isinstance(self.excluded, dict))
+        _require("engine", self.engine, self.engine in ("single", "stack"))
+
     @property
     def phases(self) -> tuple[str, ...]:
         """What a sweep goes through, in order."""
@@ -57,6 +71,11 @@ class SweepPlan:
     def from_dict(cls, content: dict[str, Any]) -> "SweepPlan":
         """What `to_dict` gave."""
         return cls(**{**content, "space": SearchSpace.from_list(content["space"])})
+
+
+def _require(name: str, value: object, condition: bool) -> None:
+    if not condition:
+        raise ValueError(f"options.{name} is {value!r}")
 
 
 @dataclass(frozen=True)
@@ -104,5 +123,5 @@ def plan_of(run: RunFolder) -> SweepPlan:
     """
     try:
         return SweepPlan.from_dict(dict(run.settings.options))
-    except (ValueError, TypeError, KeyError) as error:
+    except (AttributeError, LookupError, TypeError, ValueError, ConfigError) as error:
         raise RunError(f"{run.path / 'config.json'} is damaged: {error}", hint="start a new sweep") from error

@@ -4,7 +4,7 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from b3dist.config import Config
 from b3dist.data.lake import Lake
@@ -13,6 +13,9 @@ from b3dist.distributed.sweep.folder import KIND, SweepFolder, SweepPlan
 from b3dist.errors import ConfigError, DataError, InsufficientDataError
 from b3dist.training.asset import load_asset
 from b3dist.tuning.space import SearchSpace, search_space
+
+_MOST_REPEATS: Final = 100
+"""Finalists, and seeds of each: far more than tells them apart."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +45,12 @@ class SweepRequest:
         for name in ("trials", "cohort_size", "finalists", "seeds"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("finalists", "seeds"):
+            if getattr(self, name) > _MOST_REPEATS:
+                raise ConfigError(
+                    f"{name} must be at most {_MOST_REPEATS}, got {getattr(self, name)}",
+                    hint="each finalist is trained on the whole cohort under each seed",
+                )
         if self.trials_at_once is not None and self.trials_at_once < 1:
             raise ConfigError(f"trials at once must be at least 1, got {self.trials_at_once}")
         if self.trials_at_once is not None and self.engine != "stack":

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from b3dist.distributed.ledger import Event, read_ledger
 from b3dist.distributed.sweep.folder import JOURNAL, SweepPlan, plan_of
+from b3dist.errors import RunError
 from b3dist.run_folder import RunFolder, is_driven
 
 if TYPE_CHECKING:
@@ -21,11 +22,15 @@ def trial_states(path: Path) -> dict[int, str]:
         RunError: the ledger is damaged.
     """
     states: dict[int, str] = {}
-    for event in read_ledger(path / "ledger.jsonl"):
+    ledger = path / "ledger.jsonl"
+    for event in read_ledger(ledger):
         if event["event"] == "opened":  # a new driver begins again what the former one left running
             states = {number: "abandoned" if state == "running" else state for number, state in states.items()}
         elif event["event"] == "trial":
-            states[event["number"]] = event["state"]
+            number, state = event.get("number"), event.get("state")
+            if not (isinstance(number, int) and isinstance(state, str)):
+                raise RunError(f"{ledger} is damaged: trial {number!r} is {state!r}", hint="start a new sweep")
+            states[number] = state
     return states
 
 
