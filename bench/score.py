@@ -156,6 +156,7 @@ def random_release(lake: Lake) -> Release:
             slot=slot,
             model_sha256=f"{slot:064x}",
             anchor=columns["session"][row].astype(object),
+            trained_until=columns["session"][row].astype(object),
             scaler=fit_scaler(features[INVALID_ROWS : row + 1]),
             return_target=ReturnTarget(unit="standardised", mean=0.0, scale=0.02),
         )

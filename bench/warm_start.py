@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +109,8 @@ def run_seed(seed: int, arguments: argparse.Namespace) -> SeedResult:
                 anchor=None,
                 selectable_from=data.config.validation_from,  # type: ignore[arg-type]
                 testable_from=data.config.test_from,  # type: ignore[arg-type]
+                trained_until=data.config.validation_from - timedelta(days=1),  # type: ignore[operator]
+                source="pooled",
             )
             if number % arguments.every == 0:
                 run_asset(lake, asset.ticker, initial, cut, result)

@@ -70,6 +70,7 @@ def create(
     from b3dist.distributed.initial import InitialSource, open_source
     from b3dist.release import Refitting, create_release
     from b3dist.release.build import why_untrained
+    from b3dist.release.parts import keeps_start
     from b3dist.run_folder import RunFolder
 
     store = open_store(releases, runs)
@@ -90,6 +91,7 @@ def create(
     payload |= {"ladder": release.manifest["ladder"], "warnings": warnings}
     carried = why_untrained(run, [ticker for ticker, asset in release.assets.items() if asset.carried_over])
     payload["carried_over_assets"] = carried
+    unimproved = [ticker for ticker, asset in release.assets.items() if keeps_start(asset.facts)] if refit else []
 
     def display(console: Console) -> None:
         _show_facts(console, payload, ("release_id", "run_id", "assets", "refitted", "carried_over", "path"))
@@ -97,7 +99,7 @@ def create(
         if pooled or naive:
             models = f"{own} assets have a model of their own, {pooled} the pooled one, {naive} none"
             console.print(models, markup=False, soft_wrap=True)
-        for line in _weights_explained(carried, refit=refit):
+        for line in _weights_explained(carried, refit=refit, unimproved=len(unimproved)):
             console.print(line, markup=False, soft_wrap=True)
         command = ["b3dist", "release", "promote", release.release_id, "--runs", str(runs)]
         command += ["--releases", str(releases)] if releases is not None else []
@@ -227,9 +229,11 @@ def _differences(run: "RunFolder", fallback: "RunFolder") -> list[str]:
     ]
 
 
-def _weights_explained(carried: Sequence[Mapping[str, str]], *, refit: bool) -> list[str]:
+def _weights_explained(carried: Sequence[Mapping[str, str]], *, refit: bool, unimproved: int) -> list[str]:
     """What the release serves, then each asset that was carried over and why the run has no model of it."""
     weights = "weights trained again on all rows" if refit else "each asset's evaluated weights"
+    if unimproved:
+        weights += f" ({unimproved} assets kept the weights they began from: evaluated weights, nothing to train again)"
     if not carried:
         return [f"it serves {weights}"]
     reasons = [f", {entry['reason']}" if entry["reason"] else "" for entry in carried]

@@ -138,6 +138,7 @@ def _of_run(source: InitialSource, ticker: str) -> "InitialModel | None":
         origin=f"{source.name}, {folder.name}",
         scaler=bundle.scaler,
         return_target=bundle.return_target,
+        trained_until=bundle.trained_until,
     )
 
 
@@ -148,6 +149,7 @@ def _of_release(release: Any, ticker: str) -> "InitialModel | None":
     if asset is None or asset.source == "naive":
         return None
     model = asset.evaluated
+    assert model.trained_until is not None, "only a naive model was trained on nothing"
     return InitialModel.of_facts(
         asset.facts,
         state=release.state(model),
@@ -156,6 +158,7 @@ def _of_release(release: Any, ticker: str) -> "InitialModel | None":
         origin=f"release {release.release_id}, {ticker}",
         scaler=model.scaler,
         return_target=model.return_target,
+        trained_until=model.trained_until,
     )
 
 

@@ -71,7 +71,7 @@ def create_release(
     parts = collect_run(run)
     if fallback is not None:
         check_fallback(fallback, parts)
-    if refit is not None and any(part.facts["source"] == "pooled" for part in parts):
+    if refit is not None and run.settings.kind == "pooled":
         raise ReleaseError(
             f"run {run.run_id} is of a pooled model, which cannot be refitted one asset at a time",
             hint="leave out --refit: a release of it serves the evaluated weights",

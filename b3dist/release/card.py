@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import jinja2
 from markdown_it import MarkdownIt
 
+from b3dist.release.parts import keeps_start
+
 _TEMPLATES = Path(__file__).parent / "templates"
 _SPLITS = ("val", "test")
 
@@ -99,11 +101,12 @@ def render_card(release_id: str, manifest: Mapping[str, Any]) -> str:
         assets=assets,
         carried={ticker: entry for ticker, entry in assets.items() if entry["carried_over"]},
         refitted=[ticker for ticker, entry in assets.items() if entry["refit"]],
+        unimproved=[ticker for ticker, entry in assets.items() if keeps_start(entry)],
         runs=sorted({entry["run_id"] for entry in assets.values()}),
         seeds=sorted({entry["seed"] for entry in assets.values()}),
         period=_period(assets.values()),
         pooled=sum(entry["source"] == "pooled" for entry in assets.values()),
-        warm=sum(entry["initial_model"] is not None for entry in assets.values()),
+        warm=sum(entry["initial_model"] is not None and not keeps_start(entry) for entry in assets.values()),
         groups=[group for group in manifest["groups"] if group["role"] == "served"],
         scoreboard=[(measure, split, numbers(assets, measure, split)) for measure in MEASURES for split in _SPLITS],
         skilled={split: sum(bool(_skill(entry, split)) for entry in assets.values()) for split in _SPLITS},

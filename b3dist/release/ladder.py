@@ -1,7 +1,7 @@
 """The ladder a release goes down for an asset: a model of its own, else the pooled one, else the naive forecast.
 
 own      trained on this asset (in the run, or carried over from the champion)
-pooled   the pooled model, scaled by the asset's own history
+pooled   the pooled model, scaled by the asset's own history; also where a training that began from it kept it as it was
 naive    a network of zeros: no change, and the actions as often as they were in training; for assets that no model
          was judged on (too short a history, no trading in the test part)
 """
@@ -100,6 +100,7 @@ def naive_parts(tickers: Collection[str], *, like: Sequence[AssetPart], run_id: 
         state=state,
         model_sha256=hashlib.sha256(serialise_weights(state)).hexdigest(),
         anchor=newest,
+        trained_until=None,
         scaler=Scaler(mean=np.zeros(num_features), scale=np.ones(num_features)),
         return_target=ReturnTarget(unit="fraction", mean=0.0, scale=1.0),
         data=pattern.data,

@@ -111,6 +111,7 @@ def _describe_model(model: AssetModel, *, group: int, slot: int) -> dict[str, An
         "slot": slot,
         "model_sha256": model.model_sha256,
         "anchor": model.anchor.isoformat(),
+        "trained_until": model.trained_until.isoformat() if model.trained_until else None,
         "scaler": {"mean": model.scaler.mean.tolist(), "scale": model.scaler.scale.tolist()},
         "return_target": asdict(model.return_target),
     }
@@ -141,11 +142,13 @@ def _read_asset(ticker: str, entry: Mapping[str, Any]) -> ReleasedAsset:
 
 def _read_model(entry: Mapping[str, Any]) -> ReleasedModel:
     scaler = entry["scaler"]
+    until = entry.get("trained_until", entry["anchor"])  # releases made before manifests said it
     return ReleasedModel(
         group=entry["group"],
         slot=entry["slot"],
         model_sha256=entry["model_sha256"],
         anchor=date.fromisoformat(entry["anchor"]),
+        trained_until=date.fromisoformat(until) if until else None,
         scaler=Scaler(mean=np.array(scaler["mean"]), scale=np.array(scaler["scale"])),
         return_target=ReturnTarget(**entry["return_target"]),
     )

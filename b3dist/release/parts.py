@@ -29,6 +29,8 @@ class AssetModel:
     state: Mapping[str, Tensor]
     model_sha256: str
     anchor: date
+    trained_until: date | None
+    """None: on nothing."""
     scaler: Scaler
     return_target: ReturnTarget
     data: DataConfig
@@ -61,7 +63,7 @@ def part_of_bundle(folder: Path, *, run_id: str) -> AssetPart:
         metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
         predictions = pq.read_table(folder / "predictions.parquet", partitioning=None)
         learning_rates = _learning_rates(folder / "history.csv", metrics["best_epoch"])
-        anchor = date.fromisoformat(bundle.facts["anchor"])
+        anchor, trained_until = date.fromisoformat(bundle.facts["anchor"]), bundle.trained_until
         entry = {**_entry(bundle.facts, run_id), "learning_rates": learning_rates, "metrics": metrics, "refit": None}
         date.fromisoformat(entry["splits"]["test"]["last"])  # what the release's age is told from
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
@@ -73,6 +75,7 @@ def part_of_bundle(folder: Path, *, run_id: str) -> AssetPart:
         state=bundle.model.state_dict(),
         model_sha256=bundle.facts["model_sha256"],
         anchor=anchor,
+        trained_until=trained_until,
         scaler=bundle.scaler,
         return_target=bundle.return_target,
         data=bundle.config.data,
@@ -124,6 +127,11 @@ def refitted(part: AssetPart, model: AssetModel, refit: Mapping[str, Any]) -> As
     return dataclasses.replace(part, served=model, facts={**part.facts, "refit": refit})
 
 
+def keeps_start(facts: Mapping[str, Any]) -> bool:
+    """Whether an asset's entry in the manifest is of a warm start that no epoch of training improved on."""
+    return facts["initial_model"] is not None and not facts["learning_rates"]
+
+
 def last_test_session(part: AssetPart) -> date:
     """The newest session that any of the asset's test windows ends on."""
     return date.fromisoformat(part.facts["splits"]["test"]["last"])
@@ -149,6 +157,7 @@ def _model_of(release: Release, model: ReleasedModel) -> AssetModel:
         state=release.state(model),
         model_sha256=model.model_sha256,
         anchor=model.anchor,
+        trained_until=model.trained_until,
         scaler=model.scaler,
         return_target=model.return_target,
         data=group.data,

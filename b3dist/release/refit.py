@@ -27,7 +27,7 @@ from b3dist.config import Config
 from b3dist.data.lake import Lake
 from b3dist.data.windows import BAR_COLUMNS, AssetData, Scaler
 from b3dist.errors import DataError, ReleaseError, TrainingError
-from b3dist.release.parts import AssetPart, refitted
+from b3dist.release.parts import AssetPart, keeps_start, refitted
 from b3dist.training.bundle import serialise_weights
 from b3dist.training.refit import prepare_whole, refit_asset
 from b3dist.training.return_unit import ReturnTarget
@@ -45,6 +45,7 @@ class RefitResult:
     """The parts, and why some are as they were."""
 
     parts: list[AssetPart]
+    """One whose start no epoch improved on is as it was: there is no training to repeat."""
     failed: Mapping[str, str]
     """Ticker -> why it is served by its evaluated weights."""
     lake_manifest_hash: str
@@ -70,6 +71,7 @@ class _Trained:
     scaler: Scaler
     return_target: ReturnTarget
     anchor: date
+    trained_until: date
     facts: dict[str, Any]
 
 
@@ -85,7 +87,7 @@ def refit_parts(
 
     The lake may have changed since the run: newer sessions are what a refit is for. An asset that cannot be refitted
     (gone from the lake, diverged, begun from a model that is gone) is served by its evaluated weights, and the result
-    says why.
+    says why. One that kept the weights it began from has no epoch to repeat, and is served by them as well.
 
     Args:
         parts: of the run; carried-over ones stay as they are and do not belong here.
@@ -99,16 +101,17 @@ def refit_parts(
         ReleaseError: not one asset could be refitted, or the lake changed meanwhile.
     """
     opened = Lake(lake)
-    done: dict[str, AssetPart] = {}
+    to_train = [part for part in parts if not keeps_start(part.facts)]
+    done = {part.ticker: part for part in parts if keeps_start(part.facts)}
     failed: dict[str, str] = {}
-    on_progress(0, len(parts))
-    tasks = [_task(part, initial_models) for part in parts]
-    for part, trained in _train_all(parts, tasks, opened, workers or len(os.sched_getaffinity(0))):
+    on_progress(len(done), len(parts))
+    tasks = [_task(part, initial_models) for part in to_train]
+    for part, trained in _train_all(to_train, tasks, opened, workers or len(os.sched_getaffinity(0))):
         if isinstance(trained, str):
             failed[part.ticker] = trained
         done[part.ticker] = part if isinstance(trained, str) else _with(part, trained)
         on_progress(len(done), len(parts))
-    if len(failed) == len(parts):
+    if failed and len(failed) == len(to_train):
         ticker, reason = next(iter(failed.items()))
         raise ReleaseError(
             f"no asset could be refitted on {lake}; {ticker}: {reason}",
@@ -216,6 +219,7 @@ def _train(lake: Lake, task: _Task) -> _Trained | str:
         scaler=refit.scaler,
         return_target=refit.return_target,
         anchor=refit.anchor,
+        trained_until=refit.anchor if task.initial is None else max(refit.anchor, task.initial.trained_until),
         facts={
             "lake_manifest_hash": lake.manifest_hash,
             "epochs": len(task.learning_rates),
@@ -241,6 +245,7 @@ def _with(part: AssetPart, trained: _Trained) -> AssetPart:
         state=torch.load(io.BytesIO(trained.weights), weights_only=True),
         model_sha256=hashlib.sha256(trained.weights).hexdigest(),
         anchor=trained.anchor,
+        trained_until=trained.trained_until,
         scaler=trained.scaler,
         return_target=trained.return_target,
     )

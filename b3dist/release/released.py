@@ -44,6 +44,8 @@ class ReleasedModel:
     """Of the plain state_dict as model.pt holds it."""
     anchor: date
     """Session whose price basis the model was trained on."""
+    trained_until: date | None
+    """The newest session its weights were trained on, by whatever models they began from; None: on nothing."""
     scaler: "Scaler"
     return_target: "ReturnTarget"
 

@@ -50,8 +50,10 @@ class ReleasedModels:
         self.of: dict[str, ReleasedModel] = {ticker: getattr(release.assets[ticker], which) for ticker in wanted}
         self.source = {ticker: release.assets[ticker].source for ticker in wanted}
         never = np.datetime64("NaT", "D")  # no session is at or before it
-        self._seen_until = {
-            ticker: never if self.source[ticker] == "naive" else np.datetime64(model.anchor, "D")
+        self._trained_until = {
+            ticker: never
+            if self.source[ticker] == "naive" or model.trained_until is None
+            else np.datetime64(model.trained_until, "D")
             for ticker, model in self.of.items()
         }
         self._groups = release.groups
@@ -91,11 +93,12 @@ class ReleasedModels:
         return _decode(outputs, model.return_target.mean, model.return_target.scale)
 
     def in_sample(self, tickers: Sequence[str], sessions: npt.NDArray[np.datetime64]) -> npt.NDArray[np.bool_]:
-        """Whether each of N windows, by its last session (N,), lies in the part that its model was trained on: (N,).
+        """Whether each of N windows, by its last session (N,), lies in what its model was trained on: (N,).
 
-        That part ends at the anchor; of a refitted model it is the whole history there was. A naive one has seen none.
+        That ends at `ReleasedModel.trained_until`: the last training session of the asset, or of the model it began
+        from if that is later; for a pooled model the eve of its cut; for a refitted one the last row there was.
         """
-        seen: npt.NDArray[np.bool_] = sessions <= np.array([self._seen_until[ticker] for ticker in tickers])
+        seen: npt.NDArray[np.bool_] = sessions <= np.array([self._trained_until[ticker] for ticker in tickers])
         return seen
 
     def require_basis(self, ticker: str, calendar: npt.NDArray[np.datetime64]) -> None:

@@ -145,7 +145,7 @@ Stale = Annotated[
 ]
 InSample = Annotated[
     bool,
-    Field(description="`session` lies in the part this model was trained on, so the row is no evidence of skill."),
+    Field(description="`session` lies in what this model was trained on, so the row is no evidence of skill."),
 ]
 
 

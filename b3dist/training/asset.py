@@ -26,6 +26,7 @@ from b3dist.training.warm_start import (
     InitialModel,
     InitialModels,
     basis_change,
+    describe_weights,
     starting_state,
     without_seen_windows,
 )
@@ -140,6 +141,7 @@ def commit_asset(
         facts={
             **describe(data, fit, config, lake_manifest_hash=lake.manifest_hash),
             "engine": engine,
+            **describe_weights(initial, best_epoch=fit.best_epoch, anchor=data.anchor),
             **({"initial_model": initial.describe()} if initial is not None else {}),
         },
         model=fit.model,

@@ -15,6 +15,7 @@ import shutil
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,15 @@ class Bundle:
     """In evaluation mode, on the CPU."""
     scaler: Scaler
     return_target: ReturnTarget
+
+    @property
+    def trained_until(self) -> date:
+        """The newest session that the weights were trained on, by whatever models they began from."""
+        if (known := self.facts.get("trained_until") or self.facts["anchor"]) is not None:
+            return date.fromisoformat(known)
+        # A pooled model as a whole, written before bundles said it; its calendar cut is always filled in.
+        assert self.config.data.validation_from is not None
+        return self.config.data.validation_from - timedelta(days=1)
 
 
 def write_bundle(

@@ -7,6 +7,7 @@ what an asset without a bundle is scored with.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -62,10 +63,15 @@ class PooledWriter:
             **{name: evaluate_predictions(predictions, name, horizon) for name in ("val", "test")},
             **loss_metrics(fit),
         }
-        facts = describe(asset, fit, self._config, lake_manifest_hash=self._lake_manifest_hash)
+        facts = {
+            **describe(asset, fit, self._config, lake_manifest_hash=self._lake_manifest_hash),
+            "source": "pooled",
+            "trained_until": _eve_of_cut(self._config),
+            "own_scale": bool(self._fitting.data.own_scale[number]),
+        }
         write_bundle(
             assets_dir / asset.ticker,
-            facts={**facts, "source": "pooled", "own_scale": bool(self._fitting.data.own_scale[number])},
+            facts=facts,
             model=self._model,
             scaler=asset.scaler,
             history=_history(fit),
@@ -180,6 +186,7 @@ def describe_pooled(data: PooledData, fit: Fit, config: Config, *, lake_manifest
         "scaler": {"mean": data.scaler.mean.tolist(), "scale": data.scaler.scale.tolist()},
         "return_target": asdict(fit.return_target),
         "anchor": None,
+        "trained_until": _eve_of_cut(config),
         "cut": {"validation_from": str(data.config.validation_from), "test_from": str(data.config.test_from)},
         "splits": {name: {"num_windows": len(part)} for name, part in parts.items()},
         "tickers": [asset.ticker for asset in data.assets if len(asset.train)],
@@ -188,6 +195,15 @@ def describe_pooled(data: PooledData, fit: Fit, config: Config, *, lake_manifest
         "lake_manifest_hash": lake_manifest_hash,
         "versions": library_versions(),
     }
+
+
+def _eve_of_cut(config: Config) -> str:
+    """The last day before the cut: some asset's training windows or their targets reach it, and all share the weights.
+
+    An asset's own anchor says less: it may lie earlier, and after the cut for an asset listed then.
+    """
+    assert config.data.validation_from is not None, "a pooled run's configuration holds its cut"
+    return str(config.data.validation_from - timedelta(days=1))
 
 
 def _history(fit: Fit) -> pa.Table:

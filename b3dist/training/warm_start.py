@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import date
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,7 @@ from b3dist.errors import InsufficientDataError
 from b3dist.training.return_unit import ReturnTarget
 
 Floats = npt.NDArray[np.float64]
+ModelSource = Literal["own", "pooled"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +45,10 @@ class InitialModel:
     """First session of its validation part: it was trained on what lies before."""
     testable_from: date
     """First session of its test part: it was trained or selected on what lies before."""
+    trained_until: date
+    """The newest session its weights were trained on, by whatever models it began from."""
+    source: ModelSource = "own"
+    """Whether it is the asset's own model, or the pooled one with the asset's scales."""
 
     @classmethod
     def of_facts(
@@ -56,6 +61,7 @@ class InitialModel:
         origin: str,
         scaler: Scaler,
         return_target: ReturnTarget,
+        trained_until: date,
     ) -> Self:
         """The model that an asset's facts (bundle.json, or its entry in a release's manifest) describe."""
         config = Config.from_dict(facts["config"])
@@ -63,6 +69,10 @@ class InitialModel:
         selectable_from, testable_from = (
             day or date.fromisoformat(splits[name]["first"]) for day, name in zip(cut, ("val", "test"), strict=True)
         )
+        begun_from = facts.get("initial_model")
+        if begun_from:  # what that has seen, this one has seen too, also under an earlier cut of its own
+            selectable_from = max(selectable_from, date.fromisoformat(begun_from["selectable_from"]))
+            testable_from = max(testable_from, date.fromisoformat(begun_from["testable_from"]))
         return cls(
             state=state,
             model_sha256=model_sha256,
@@ -73,6 +83,8 @@ class InitialModel:
             anchor=date.fromisoformat(anchor) if anchor else None,
             selectable_from=selectable_from,
             testable_from=testable_from,
+            trained_until=trained_until,
+            source=facts.get("source", "own"),
         )
 
     def describe(self) -> dict[str, str]:
@@ -82,6 +94,8 @@ class InitialModel:
             "model_sha256": self.model_sha256,
             "selectable_from": str(self.selectable_from),
             "testable_from": str(self.testable_from),
+            "trained_until": str(self.trained_until),
+            "source": self.source,
         }
 
 
@@ -130,6 +144,23 @@ def starting_state(
     state["return_head.bias"] *= ratio
     state["return_head.bias"] += (initial.return_target.mean - return_target.mean) / return_target.scale
     return {name: tensor.to(torch.float32) for name, tensor in state.items()}
+
+
+def describe_weights(initial: InitialModel | None, *, best_epoch: int, anchor: date) -> dict[str, str]:
+    """What bundle.json says of kept weights: whose they are, and the newest session they were trained on.
+
+    Weights that no epoch improved on are the initial model's still, in other scales.
+
+    Args:
+        initial: where the training began; None: from scratch.
+        best_epoch: the kept epoch; 0 is the start.
+        anchor: the training part's last session.
+    """
+    if initial is None:
+        return {"source": "own", "trained_until": str(anchor)}
+    if best_epoch == 0:
+        return {"source": initial.source, "trained_until": str(initial.trained_until)}
+    return {"source": "own", "trained_until": str(max(anchor, initial.trained_until))}
 
 
 def basis_change(lake: Lake, data: AssetData, initial: InitialModel) -> float:

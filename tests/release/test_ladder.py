@@ -1,18 +1,21 @@
 """Every asset of a release has a model: its own, else the pooled one, else the naive forecast."""
 
 import shutil
+from datetime import date
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from b3dist.data.lake import Lake
+from b3dist.distributed.initial import InitialSource, open_source, warm_config
 from b3dist.errors import ReleaseError
 from b3dist.recipes import pooled
 from b3dist.release import Refitting, Release, ReleaseStore, create_release
 from b3dist.release.promotion import promote
 from b3dist.run_folder import RunFolder
 from b3dist.scoring import Scorer
+from b3dist.training.bundle import read_bundle
 from tests.release.releases import seeded, train_run
 from tests.training.pooled_runs import QUICK, train_pooled_run
 
@@ -86,6 +89,40 @@ def test_released_pooled_model_predicts_what_its_run_predicted(
     row = scorer.score([scorer.locate(tickers[1], stored["session"])]).to_pylist()[0]
     assert row["return_pred"] == pytest.approx(stored["return_pred"], abs=1e-7)
     assert row["p_hold"] == pytest.approx(stored["p_hold"], abs=1e-6)
+
+
+def test_kept_pooled_start_is_pooled_and_is_not_refitted(
+    small_lake: Path, runs: Path, tickers: list[str], pooled_run: RunFolder
+) -> None:
+    """No epoch improved on it: manifest, card and rows say so, and its rows are in sample up to the pooled cut only."""
+    source = InitialSource(kind="run", path=pooled_run.path)
+    steps = {tickers[-1]: ["training.learning_rate=3", "training.epochs=2"], tickers[-2]: ["training.epochs=2"]}
+    warm = {
+        ticker: train_run(
+            small_lake, runs, tickers=[ticker], config=warm_config(source).with_overrides(chosen), start=source
+        )
+        for ticker, chosen in steps.items()
+    }
+    kept, trained = warm[tickers[-1]], warm[tickers[-2]]
+    shutil.copytree(trained.assets / tickers[-2], kept.assets / tickers[-2])
+    refit = Refitting(workers=1, initial_models=open_source(source))
+    release = create_release(ReleaseStore(runs.parent / "kept"), kept, refit=refit, fallback=pooled_run)
+    one, other = release.assets[tickers[-1]], release.assets[tickers[-2]]
+    assert one.metrics["best_epoch"] == 0
+    assert (one.source, one.served is one.evaluated, one.facts["refit"]) == ("pooled", True, None)
+    assert other.metrics["best_epoch"] > 0
+    assert (other.source, other.served is other.evaluated) == ("own", False)
+    assert release.manifest["ladder"] == {"own": 1, "pooled": 4, "naive": 1}
+    assert release.manifest["refit_failed"] == {}
+    assert "1 assets refitted" in release.card
+    assert "1 assets keep the weights they began from" in release.card
+    scorer, cut = Scorer(release, Lake(small_lake)), read_bundle(pooled_run.path / "pooled").config.data.validation_from
+    assert cut is not None
+    for ticker in tickers[1:]:
+        rows = scorer.history(ticker, date(1990, 1, 1), date(2100, 1, 1))
+        days = rows["session"].to_pylist()
+        assert rows["in_sample"].to_pylist() == [ticker == tickers[-2] or day < cut for day in days]
+        assert set(rows["source"].to_pylist()) == {"own" if ticker == tickers[-2] else "pooled"}
 
 
 def test_own_model_of_the_champion_goes_before_the_pooled_one(

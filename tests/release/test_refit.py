@@ -136,7 +136,7 @@ def test_a_warm_started_asset_is_refitted_from_the_same_start(
     source = InitialSource(kind="release", path=release.path)
     begun = open_source(source)
     config = seeded(2, "data.to_session=2018-12-20")
-    warm = train_run(small_lake, tmp_path / "runs", tickers=["SIMA3", "SIMA4"], config=config, start=source)
+    warm = train_run(small_lake, tmp_path / "runs", tickers=["SIMA3", "SIMB11"], config=config, start=source)
     store = ReleaseStore(tmp_path / "releases")
     one, two = (
         create_release(store, warm, refit=Refitting(workers=workers, initial_models=begun))
@@ -147,7 +147,7 @@ def test_a_warm_started_asset_is_refitted_from_the_same_start(
     for asset in one.assets.values():
         assert asset.facts["initial_model"]["origin"].startswith(f"release {release.release_id}")
         assert asset.facts["refit"]["epochs"] == asset.metrics["best_epoch"]
-    cold = train_run(small_lake, tmp_path / "runs", tickers=["SIMA3", "SIMA4"], config=config)
+    cold = train_run(small_lake, tmp_path / "runs", tickers=["SIMA3", "SIMB11"], config=config)
     assert not states_equal(one, create_release(store, cold, refit=Refitting(workers=1)), "served")
     other = open_source(InitialSource(kind="run", path=cold.path))
     for models in (None, other):

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +48,7 @@ def initial_of(data: AssetData, config: Config, *, seed: int = 4) -> InitialMode
         anchor=data.anchor,
         selectable_from=data.sessions[data.val.ends[0]].astype(object),
         testable_from=data.sessions[data.test.ends[0]].astype(object),
+        trained_until=data.anchor,
     )
 
 
@@ -126,6 +127,7 @@ def read_initial(folder: Path) -> InitialModel:
         origin=f"run X, {folder.name}",
         scaler=bundle.scaler,
         return_target=bundle.return_target,
+        trained_until=bundle.trained_until,
     )
 
 
@@ -143,6 +145,48 @@ def test_warm_start_never_ends_with_a_higher_validation_loss(lake: Lake, ticker:
     assert facts["initial_model"]["model_sha256"] == initial.model_sha256
     assert facts["initial_model"]["origin"] == f"run X, {ticker}"
     assert facts["dropped_windows"]["seen_by_initial_model"] == 0, "the same split: nothing it has not seen is lost"
+
+
+def test_weights_say_whose_they_are_and_what_they_have_seen(lake: Lake, ticker: str, tmp_path: Path) -> None:
+    """A kept start is still its initial model's; trained on, it is the asset's own and has seen what both have."""
+    first = train_asset(lake, ticker, SHORT, tmp_path)
+    plain = read_bundle(first.path)
+    assert plain.facts["source"] == "own"
+    seen = plain.trained_until
+    assert str(seen) == plain.facts["anchor"]
+    kept, better = SHORT.with_overrides(["training.learning_rate=0.3"]), SHORT.with_overrides(["training.epochs=3"])
+    for source in ("own", "pooled"):
+        for days in (-40, 40):
+            initial = dataclasses.replace(
+                read_initial(first.path), source=source, trained_until=seen + timedelta(days=days)
+            )
+            for config in (kept, better):
+                folder = tmp_path / f"{source}{days}{config.training.epochs}"
+                folder.mkdir()
+                again = train_asset(lake, ticker, config, folder, initial_models=lambda _ticker, begun=initial: begun)
+                bundle = read_bundle(again.path)
+                if config is kept:
+                    assert again.metrics["best_epoch"] == 0
+                    assert (bundle.facts["source"], bundle.trained_until) == (source, initial.trained_until)
+                else:
+                    assert again.metrics["best_epoch"] > 0
+                    assert (bundle.facts["source"], bundle.trained_until) == ("own", max(seen, initial.trained_until))
+                assert bundle.facts["initial_model"]["source"] == source
+
+
+def test_what_an_initial_model_began_from_counts_as_seen(lake: Lake, ticker: str, tmp_path: Path) -> None:
+    """Also where a start was given an earlier calendar cut than the model before it had."""
+    first = train_asset(lake, ticker, SHORT, tmp_path)
+    parts = read_bundle(first.path).facts["splits"]
+    middle = tmp_path / "middle"
+    middle.mkdir()
+    earlier = [date.fromisoformat(parts[name]["first"]) - timedelta(days=60) for name in ("val", "test")]
+    cut = SHORT.with_overrides([f"data.validation_from={earlier[0]}", f"data.test_from={earlier[1]}"])
+    begun = read_initial(first.path)
+    second = train_asset(lake, ticker, cut, middle, initial_models=lambda _ticker: begun)
+    chained = read_initial(second.path)
+    assert chained.selectable_from == date.fromisoformat(parts["val"]["first"])
+    assert chained.testable_from == date.fromisoformat(parts["test"]["first"])
 
 
 def test_asset_without_an_initial_model_trains_from_scratch(lake: Lake, ticker: str, tmp_path: Path) -> None:
@@ -199,6 +243,8 @@ def test_assets_started_from_a_pooled_model_keep_its_cut(lake: Lake, tmp_path: P
             anchor=None,
             selectable_from=data.config.validation_from,  # type: ignore[arg-type]
             testable_from=data.config.test_from,
+            trained_until=data.config.validation_from - timedelta(days=1),  # type: ignore[operator]
+            source="pooled",
         )
         alone = load_asset(lake, asset.ticker, cut)
         np.testing.assert_array_equal(alone.test.ends, asset.test.ends)
