@@ -69,7 +69,7 @@ def pooled(
     debug: Debug = False,
 ) -> Answer:
     """Train one model over all assets of a lake, data-parallel on Ray: one run, which can be resumed."""
-    from b3dist.distributed.pooled import PooledOptions, drive_pooled
+    from b3dist.distributed.pooled import PooledOptions, drive_pooled, require_trainable
 
     options = PooledOptions(
         workers=workers,
@@ -92,6 +92,7 @@ def pooled(
             to_session=to_session,
             min_sessions=min_sessions,
         )
+        require_trainable(config)
         run = _new(lake or DEFAULT_LAKE, runs, config, tickers=tickers, storage=storage)
     try:
         with _progress(run.settings.config.training.epochs) as show:
@@ -146,7 +147,7 @@ def _progress(most_epochs: int) -> Iterator[Any]:
     columns = (TextColumn("pooled"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[detail]}"))
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("pooled", total=most_epochs, detail="starting workers")
-        yield lambda epochs: bar.update(task, completed=len(epochs), detail=_describe(epochs))
+        yield lambda epochs: bar.update(task, completed=len(epochs), detail=_restarts(epochs) + _describe(epochs))
 
 
 class _LinePrinter:
@@ -155,14 +156,28 @@ class _LinePrinter:
     def __init__(self, most_epochs: int) -> None:
         self._most_epochs = most_epochs
         self._last_line = 0.0
-        self._shown = 0
+        self._shown: Epochs = []
 
     def show(self, epochs: "Epochs") -> None:
         now = time.monotonic()
-        if len(epochs) == self._shown or now - self._last_line < _LINE_EVERY_S:
+        restarted = bool(self._shown) and epochs[-1]["pid"] != self._shown[-1]["pid"]
+        if restarted:
+            print(f"pooled: restarted from epoch {_first_of_group(epochs)}", file=sys.stderr)
+        elif len(epochs) == len(self._shown) or now - self._last_line < _LINE_EVERY_S:
             return
-        self._last_line, self._shown = now, len(epochs)
+        self._last_line, self._shown = now, list(epochs)
         print(f"pooled: epoch {len(epochs)} of at most {self._most_epochs}: {_describe(epochs)}", file=sys.stderr)
+
+
+def _restarts(epochs: "Epochs") -> str:
+    """Why a bar may have gone back."""
+    first = _first_of_group(epochs)
+    return f"restarted from epoch {first}, " if first > 1 else ""
+
+
+def _first_of_group(epochs: "Epochs") -> int:
+    """The first epoch that the present group of workers has trained, from 1."""
+    return next(number for number, epoch in enumerate(epochs, start=1) if epoch["pid"] == epochs[-1]["pid"])
 
 
 def _describe(epochs: "Epochs") -> str:

@@ -169,6 +169,22 @@ def read_history(
     )
 
 
+def require_calendar_cut(config: DataConfig) -> None:
+    """Refuse half a calendar cut, or one in the wrong order.
+
+    Raises:
+        ConfigError: only one of the two cuts is given, or they are in the wrong order.
+    """
+    first, second = config.validation_from, config.test_from
+    if first is None and second is None:
+        return
+    if first is None or second is None or first >= second:
+        raise ConfigError(
+            f"a calendar cut needs data.validation_from before data.test_from, got {first} and {second}",
+            hint="give both, or neither to split by fractions",
+        )
+
+
 def split_windows(history: History, config: DataConfig) -> tuple[tuple[Rows, Rows, Rows], int]:
     """Train, validation and test windows, any of which may be empty, and how many lie on a border.
 
@@ -176,17 +192,12 @@ def split_windows(history: History, config: DataConfig) -> tuple[tuple[Rows, Row
     reaches the next part's first last-seen session are purged.
 
     Raises:
-        ConfigError: only one of the two cuts is given, or they are in the wrong order.
+        ConfigError: as `require_calendar_cut`.
     """
     ends, horizon = history.ends, config.horizon
-    if config.validation_from is None and config.test_from is None:
+    require_calendar_cut(config)
+    if config.validation_from is None:
         return _split_by_fractions(ends, config)
-    if config.validation_from is None or config.test_from is None or config.validation_from >= config.test_from:
-        raise ConfigError(
-            f"a calendar cut needs data.validation_from before data.test_from, got {config.validation_from} and"
-            f" {config.test_from}",
-            hint="give both, or neither to split by fractions",
-        )
     last, target = history.sessions[ends], history.sessions[ends + horizon]
     validation_from, test_from = np.datetime64(config.validation_from), np.datetime64(config.test_from)
     parts = (

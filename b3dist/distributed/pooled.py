@@ -14,6 +14,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from b3dist.config import Config
+from b3dist.data.windows import require_calendar_cut
 from b3dist.distributed.assignments import Assignments, WorkerId
 from b3dist.distributed.checkpoint_storage import known_cause
 from b3dist.distributed.cluster import connected, num_workers_for
@@ -80,6 +82,21 @@ class PooledOptions:
         return (self.address or os.environ.get("RAY_ADDRESS") or "local") != "local"
 
 
+def require_trainable(config: Config) -> None:
+    """Refuse what no worker could train, before a run is made and before Ray is started.
+
+    Raises:
+        ConfigError: half a calendar cut, a reversed one, or a precision other than fp32.
+    """
+    require_calendar_cut(config.data)
+    precision = config.training.precision
+    if precision != "fp32":
+        raise ConfigError(
+            f"a pooled model trains in fp32 only, got training.precision {precision}",
+            hint="leave out training.precision",
+        )
+
+
 def drive_pooled(
     run: RunFolder, options: PooledOptions, *, on_progress: Callable[[Epochs], None] | None = None
 ) -> dict[str, Any]:
@@ -94,7 +111,7 @@ def drive_pooled(
         What summary.json holds: a fleet's, and under `pooled` the model's own.
 
     Raises:
-        ConfigError: the run is of another kind, or the workers do not fit.
+        ConfigError: the run is of another kind, the workers do not fit, or as `require_trainable`.
         RunError: driven by another process, its model is damaged, or the workers gave up.
         StorageError: disk full or not writable, or the checkpoints' storage went away.
         KeyboardInterrupt: Ctrl-C or SIGTERM; the run can be resumed.
@@ -139,6 +156,7 @@ class _Drive:
         return self._finish("finished")
 
     def _train(self) -> None:
+        require_trainable(self._run.settings.config)
         most = self._options.workers or len(os.sched_getaffinity(0))
         with connected(self._options.address, num_cpus=most, debug=self._options.debug) as ray:
             tracker = None

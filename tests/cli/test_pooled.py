@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from b3dist.cli.pooled import _answer
+from b3dist.cli.pooled import _answer, _LinePrinter, _restarts
 from b3dist.run_folder import RunFolder
 from tests.cli.conftest import Outcome
 from tests.distributed.runs import start_run
@@ -33,6 +33,42 @@ def test_pooled_run_is_not_resumed_as_a_fleet_nor_the_reverse(
     outcome = b3dist("pooled", "--runs", tmp_path / "runs", "--resume", fleet.run_id, "--json")
     assert outcome.exit_code == 1
     assert "kind fleet" in outcome.answer["error"]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("--set", "training.precision=tf32"), "fp32 only, got training.precision tf32"),
+        (("--set", "training.precision=bf16"), "fp32 only, got training.precision bf16"),
+        (("--set", "data.test_from=2018-06-01"), "got None and 2018-06-01"),
+        (("--set", "data.validation_from=2018-06-01", "--set", "data.test_from=2018-03-01"), "a calendar cut needs"),
+    ],
+)
+def test_what_no_worker_could_train_is_refused_at_once(
+    b3dist: Command, small_lake: Path, tmp_path: Path, words: tuple[str, ...], expected: str
+) -> None:
+    """Before a run's folder is made, and before Ray is started for it."""
+    outcome = b3dist("pooled", "--lake", small_lake, "--runs", tmp_path / "runs", *words, "--json")
+    assert outcome.exit_code == 1
+    assert expected in outcome.answer["error"]
+    assert not (tmp_path / "runs").exists()
+    assert "starting Ray" not in outcome.stderr
+
+
+def test_restart_is_said_instead_of_counting_back(capsys: pytest.CaptureFixture[str]) -> None:
+    """Epochs since the last checkpoint are trained again, by another group of workers."""
+    epochs = [{"pid": pid, "val_loss": 1.0, "num_train_windows": 10, "seconds": 1.0} for pid in (1, 1, 1, 2, 2)]
+    printer = _LinePrinter(9)
+    for shown in (epochs[:3], epochs[:2] + epochs[3:4], epochs[:2] + epochs[3:]):
+        printer.show(shown)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition(" of")[0] for line in lines] == [
+        "pooled: epoch 3",
+        "pooled: restarted from epoch 3",
+        "pooled: epoch 3",
+    ]
+    assert _restarts(epochs) == "restarted from epoch 4, "
+    assert _restarts(epochs[:3]) == ""
 
 
 def test_resume_takes_no_other_settings(b3dist: Command, pooled_run: RunFolder) -> None:
