@@ -155,6 +155,7 @@ class _Drive:
             sizes=self._pack_sizes(ray),
             storage=storage,
             notify=happened.put,
+            debug=self._options.debug,
         )
         thread.start()
         while True:

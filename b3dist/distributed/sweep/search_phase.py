@@ -4,6 +4,7 @@ Not Ray's OptunaSearch and ASHAScheduler: those tell Optuna that a stopped trial
 memory, and restore by unpickling. Here every decision is made from the journal, which a resumed sweep just opens.
 """
 
+import logging
 import os
 import secrets
 import threading
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ray import tune
+from ray._private import auto_init_hook
 
 from b3dist.distributed.sweep.suggest import WORKER_DEATHS, PackSizes, StopWhenTold, Suggest, TrialEvent
 from b3dist.distributed.sweep.tasks import EndedTrials
@@ -38,6 +40,7 @@ class SearchThread(threading.Thread):
         sizes: how many trials a pack is to have.
         storage: a folder for Tune's own files, deleted by the caller.
         notify: called from this thread with every event.
+        debug: let Tune log its errors, each with a traceback; what they say is told in the study and by `error`.
     """
 
     def __init__(
@@ -49,10 +52,14 @@ class SearchThread(threading.Thread):
         sizes: PackSizes,
         storage: Path,
         notify: Callable[[TrialEvent], None],
+        debug: bool = False,
     ) -> None:
         super().__init__(name="ray-tune-fit", daemon=True)
         for name, value in _ENVIRONMENT.items():
             os.environ.setdefault(name, value)
+        logging.getLogger("ray.tune").setLevel(logging.NOTSET if debug else logging.CRITICAL)
+        # Else this thread would connect to any cluster, or start one, once an interrupted driver has left its own.
+        auto_init_hook.enable_auto_connect = False
         ended = EndedTrials() if settings.stack else None  # else every pack is a single trial, which Tune can stop
         suggest = Suggest(
             search, workers=workers, sizes=sizes, notify=notify, tell_ended=ended.add if ended is not None else None
