@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from b3dist.cli.fleet_progress import fleet_progress
+from b3dist.cli.fleet_result import show_result
 from b3dist.cli.options import (
     DEFAULT_LAKE,
     DEFAULT_RUNS,
@@ -211,3 +212,4 @@ def _show(console: Console, summary: dict[str, Any], payload: dict[str, Any]) ->
     reasons = [f"{entry['ticker']}: {entry['reason']}" for entry in summary["assets"] if entry["state"] == "skipped"]
     if reasons:
         console.print(f"skipped by rule, e.g. {reasons[0]} (all in summary.json)", markup=False)
+    show_result(console, Path(payload["path"]), summary["assets"])

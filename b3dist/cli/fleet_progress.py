@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from b3dist.cli.time_left import clock
 from b3dist.distributed.summary import FleetProgress
 
 _LINE_EVERY_S = 5.0
@@ -41,8 +42,7 @@ def describe(progress: FleetProgress) -> str:
     if progress.windows_per_s:
         parts.append(f"{progress.windows_per_s:,.0f} windows/s")
     if progress.left_s is not None:
-        minutes, seconds = divmod(round(progress.left_s), 60)
-        parts.append(f"{minutes}:{seconds:02d} left")
+        parts.append(f"{clock(progress.left_s)} left")
     return ", ".join(parts)
 
 

@@ -27,6 +27,7 @@ from b3dist.cli.options import (
     parse_tickers,
 )
 from b3dist.cli.output import DONE, SOME_ASSETS_FAILED, Answer, Debug, Json, answers
+from b3dist.cli.time_left import clock
 from b3dist.config import Config
 from b3dist.errors import ConfigError
 
@@ -147,7 +148,9 @@ def _progress(most_epochs: int) -> Iterator[Any]:
     columns = (TextColumn("pooled"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[detail]}"))
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("pooled", total=most_epochs, detail="starting workers")
-        yield lambda epochs: bar.update(task, completed=len(epochs), detail=_restarts(epochs) + _describe(epochs))
+        yield lambda epochs: bar.update(
+            task, completed=len(epochs), detail=_restarts(epochs) + _describe(epochs, most_epochs)
+        )
 
 
 class _LinePrinter:
@@ -166,7 +169,8 @@ class _LinePrinter:
         elif len(epochs) == len(self._shown) or now - self._last_line < _LINE_EVERY_S:
             return
         self._last_line, self._shown = now, list(epochs)
-        print(f"pooled: epoch {len(epochs)} of at most {self._most_epochs}: {_describe(epochs)}", file=sys.stderr)
+        told = _describe(epochs, self._most_epochs)
+        print(f"pooled: epoch {len(epochs)} of at most {self._most_epochs}: {told}", file=sys.stderr)
 
 
 def _restarts(epochs: "Epochs") -> str:
@@ -180,10 +184,11 @@ def _first_of_group(epochs: "Epochs") -> int:
     return next(number for number, epoch in enumerate(epochs, start=1) if epoch["pid"] == epochs[-1]["pid"])
 
 
-def _describe(epochs: "Epochs") -> str:
+def _describe(epochs: "Epochs", most_epochs: int) -> str:
     last = epochs[-1]
     speed = last["num_train_windows"] / max(last["seconds"], 1e-9)
-    return f"validation loss {last['val_loss']:.4f}, {speed:,.0f} windows/s"
+    left_s = sum(epoch["seconds"] for epoch in epochs) / len(epochs) * max(0, most_epochs - len(epochs))
+    return f"validation loss {last['val_loss']:.4f}, {speed:,.0f} windows/s, at most {clock(left_s)} left"
 
 
 def _answer(path: Path, summary: dict[str, Any]) -> Answer:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from b3dist.cli.time_left import TimeLeft, clock
+
 if TYPE_CHECKING:
     from b3dist.distributed.sweep.progress import SweepProgress
 
@@ -27,9 +29,13 @@ def sweep_progress() -> Iterator[Callable[["SweepProgress"], None]]:
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("search", total=None, detail="starting workers")
 
+        pace = TimeLeft()
+
         def show(progress: "SweepProgress") -> None:
             done, total = counts(progress)
-            bar.update(task, description=progress.stage, total=total, completed=done, detail=describe(progress))
+            left = pace.seconds(progress.stage, done, total)
+            detail = describe(progress, left_s=left)
+            bar.update(task, description=stage_in_words(progress), total=total, completed=done, detail=detail)
 
         yield show
 
@@ -40,16 +46,22 @@ def counts(progress: "SweepProgress") -> tuple[int, int]:
     return (progress.settled, progress.trials) if searching else (progress.done, progress.total)
 
 
-def describe(progress: "SweepProgress") -> str:
-    """How trials ended, and the best beside trial 0, in one line."""
+def stage_in_words(progress: "SweepProgress") -> str:
+    """`search (1 of 3)`."""
+    return f"{progress.stage} ({progress.phases.index(progress.stage) + 1} of {len(progress.phases)})"
+
+
+def describe(progress: "SweepProgress", *, left_s: float | None = None) -> str:
+    """How trials ended, the best beside trial 0, and the stage's time left, in one line."""
+    left = [] if left_s is None else [f"{clock(left_s)} left of this phase"]
     if progress.stage != "search":
-        return "trainings"
+        return ", ".join(["trainings", *left])
     parts = [f"{progress.complete} complete", f"{progress.pruned} stopped early", f"{progress.failed} failed"]
     if progress.best is not None:
         parts.append(f"best macro F1 {progress.best:.4f}")
     if progress.baseline is not None:
         parts.append(f"trial 0: {progress.baseline:.4f}")
-    return ", ".join(parts)
+    return ", ".join(parts + left)
 
 
 class _LinePrinter:
@@ -58,11 +70,14 @@ class _LinePrinter:
     def __init__(self) -> None:
         self._last_line = 0.0
         self._last: tuple[str, int] = ("", -1)
+        self._pace = TimeLeft()
 
     def show(self, progress: "SweepProgress") -> None:
         done, total = counts(progress)
         now, here = time.monotonic(), (progress.stage, done)
+        left = self._pace.seconds(progress.stage, done, total, now=now)
         if here == self._last or (now - self._last_line < _LINE_EVERY_S and done < total):
             return
         self._last_line, self._last = now, here
-        print(f"{progress.stage}: {done}/{total}: {describe(progress)}", file=sys.stderr, flush=True)
+        told = describe(progress, left_s=left)
+        print(f"{stage_in_words(progress)}: {done}/{total}: {told}", file=sys.stderr, flush=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from b3dist.cli.pooled import _answer, _LinePrinter, _restarts
+from b3dist.cli.pooled import _answer, _describe, _LinePrinter, _restarts
 from b3dist.run_folder import RunFolder
 from tests.cli.conftest import Outcome
 from tests.distributed.runs import start_run
@@ -149,3 +149,9 @@ def test_answer_has_the_contracts_keys_and_shows_baselines() -> None:
     assert "ZERO3 failed: its open is 0" in shown
     assert answer.exit_code == 3
     assert "12% of it exchanging gradients" in shown
+
+
+def test_progress_says_what_is_left_at_most() -> None:
+    """Two epochs took three seconds: eight more take twelve, unless patience ends first."""
+    epochs = [{"val_loss": 2.0, "num_train_windows": 1000, "seconds": seconds} for seconds in (1.0, 2.0)]
+    assert _describe(epochs, 10) == "validation loss 2.0000, 500 windows/s, at most 0:12 left"

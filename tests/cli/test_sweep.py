@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from b3dist.cli.sweep import notices
-from b3dist.cli.sweep_progress import counts, describe
+from b3dist.cli.sweep_progress import counts, describe, stage_in_words
 from b3dist.data.lake import Lake
 from b3dist.distributed.sweep.outcome import Outcome, write_outcome
 from b3dist.distributed.sweep.progress import SweepProgress
@@ -139,9 +139,17 @@ def test_a_finished_sweep_shows_its_winner_and_verdict(b3dist: Command, small_la
 
 def test_progress_says_how_trials_ended_and_what_there_is_to_beat() -> None:
     """Then how many trainings of the later stages are done."""
-    moment = {"trials": 40, "complete": 10, "pruned": 5, "failed": 1, "best": 0.41, "baseline": 0.4}
+    moment = {
+        "phases": ("search", "finalists", "held-out"),
+        "trials": 40, "complete": 10, "pruned": 5, "failed": 1, "best": 0.41, "baseline": 0.4,
+    }  # fmt: skip
     progress = SweepProgress(stage="search", done=0, total=0, **moment)  # type: ignore[arg-type]
     assert counts(progress) == (16, 40)
-    assert describe(progress) == "10 complete, 5 stopped early, 1 failed, best macro F1 0.4100, trial 0: 0.4000"
+    assert stage_in_words(progress) == "search (1 of 3)"
+    said = "10 complete, 5 stopped early, 1 failed, best macro F1 0.4100, trial 0: 0.4000"
+    assert describe(progress) == said
+    assert describe(progress, left_s=65) == f"{said}, 1:05 left of this phase"
     later = SweepProgress(stage="held-out", done=3, total=120, **moment)  # type: ignore[arg-type]
     assert counts(later) == (3, 120)
+    assert stage_in_words(later) == "held-out (3 of 3)"
+    assert describe(later, left_s=5) == "trainings, 0:05 left of this phase"

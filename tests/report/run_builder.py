@@ -1,7 +1,7 @@
 """Runs on disk for the report's tests: real bundles, written as a worker writes them, of seeded predictions."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +144,20 @@ def make_run(
         summary = {"state": "finished", "totals": totals, "assets": [], "tracking": tracking}
         (path / "summary.json").write_text(json.dumps(summary))
     return path
+
+
+def warm_start(run: Path, source: str, starts: Mapping[str, tuple[str | None, int]]) -> None:
+    """Make a run one whose assets started from another: by ticker the source's model, if any, and the epoch kept."""
+    config = json.loads((run / "config.json").read_text())
+    config["options"] = {"init_from": {"kind": "run", "path": f"/runs/{source}"}}
+    (run / "config.json").write_text(json.dumps(config))
+    for ticker, (model, kept) in starts.items():
+        for name, more in (
+            ("bundle.json", {"initial_model": {"origin": f"run {source}, {model}"}} if model else {}),
+            ("metrics.json", {"best_epoch": kept}),
+        ):
+            path = run / "assets" / ticker / name
+            path.write_text(json.dumps({**json.loads(path.read_text()), **more}))
 
 
 def write_ledger(path: Path, events: Sequence[dict[str, Any]]) -> None:

@@ -14,7 +14,9 @@ class SweepProgress:
     """What is done; counts over the sweep's whole life."""
 
     stage: str
-    """search, finalists, held-out or per-asset."""
+    """One of `phases`."""
+    phases: Sequence[str]
+    """What the sweep goes through, in order."""
     trials: int
     complete: int
     pruned: int
@@ -34,6 +36,7 @@ class SweepProgress:
         baselines = [record.values[0] for record in records if record.is_baseline and record.values]
         return cls(
             stage=stage,
+            phases=plan.phases,
             trials=plan.trials,
             complete=states["complete"],
             pruned=states["pruned"],
