@@ -38,6 +38,13 @@ RecipeOrStored = Annotated[
 ]
 Tickers = Annotated[str | None, typer.Option("--tickers", help="Some assets only, e.g. PETR4,VALE3.")]
 MinSessions = Annotated[int | None, typer.Option("--min-sessions", help="Skip shorter histories (default 1000).")]
+FleetMinSessions = Annotated[
+    int | None,
+    typer.Option(
+        "--min-sessions",
+        help="Skip shorter histories (default 1000; with --init-from that of its models, 250 of a pooled run).",
+    ),
+]
 Workers = Annotated[
     str | None, typer.Option("--workers", help="How many, or least:most of an elastic group (default: all cores).")
 ]
@@ -64,7 +71,7 @@ def fleet(
     lake: LakeOrStored = None,
     runs: RunsOption = DEFAULT_RUNS,
     tickers: Tickers = None,
-    min_sessions: MinSessions = None,
+    min_sessions: FleetMinSessions = None,
     workers: Workers = None,
     gpus_per_worker: GpusPerWorker = 0.0,
     init_from: InitFrom = None,
@@ -121,7 +128,8 @@ def fleet(
     except KeyboardInterrupt:
         command = ["b3dist", "fleet", "--lake", str(run.settings.lake), "--runs", str(runs), "--resume", run.run_id]
         raise KeyboardInterrupt(f"resume with: {shlex.join(command)}") from None
-    return _answer(run.path, summary, resumed=resume is not None)
+    fallback = source.path if source is not None and source.is_pooled else None
+    return _answer(run.path, summary, resumed=resume is not None, fallback=fallback)
 
 
 def _new(
@@ -191,17 +199,18 @@ def parse_workers(text: str | None) -> int | tuple[int, int] | None:
         raise ConfigError(f"cannot read --workers {text!r}", hint="a number like 4, or least:most like 2:8") from None
 
 
-def _answer(path: Path, summary: dict[str, Any], *, resumed: bool) -> Answer:
+def _answer(path: Path, summary: dict[str, Any], *, resumed: bool, fallback: Path | None = None) -> Answer:
+    """The verb's answer; `fallback` is the pooled run that the assets began from."""
     totals = summary["totals"]
     names = ("trained", "skipped", "failed", "windows_trained", "train_seconds", "wall_seconds")
     payload = {"run_id": summary["run_id"], "path": str(path), **{name: totals[name] for name in names}}
     if resumed:
         payload |= {name: totals[name] for name in ("already_done", "already_skipped")}
     exit_code = SOME_ASSETS_FAILED if totals["failed"] else DONE
-    return Answer(payload=payload, show=lambda console: _show(console, summary, payload), exit_code=exit_code)
+    return Answer(payload=payload, show=lambda console: _show(console, summary, payload, fallback), exit_code=exit_code)
 
 
-def _show(console: Console, summary: dict[str, Any], payload: dict[str, Any]) -> None:
+def _show(console: Console, summary: dict[str, Any], payload: dict[str, Any], fallback: Path | None) -> None:
     table = Table(show_header=False, box=None)
     for name, value in payload.items():
         table.add_row(name.replace("_", " "), f"{value:,}" if isinstance(value, int) else str(value))
@@ -212,4 +221,12 @@ def _show(console: Console, summary: dict[str, Any], payload: dict[str, Any]) ->
     reasons = [f"{entry['ticker']}: {entry['reason']}" for entry in summary["assets"] if entry["state"] == "skipped"]
     if reasons:
         console.print(f"skipped by rule, e.g. {reasons[0]} (all in summary.json)", markup=False)
+    if reasons and fallback is not None:
+        console.print(advise_fallback(summary["run_id"], fallback), markup=False, soft_wrap=True)
     show_result(console, Path(payload["path"]), summary["assets"])
+
+
+def advise_fallback(run_id: str, fallback: Path) -> str:
+    """How the assets that a fleet skipped are served by the pooled run it began from."""
+    command = ["b3dist", "release", "create", run_id, "--fallback", fallback.name, "--runs", str(fallback.parent)]
+    return f"the pooled model serves what was skipped in a release made with: {shlex.join(command)}"

@@ -124,9 +124,7 @@ def prepare_asset(
     parts, purged = split_windows(history, config)
     for name, part in zip(SPLITS, parts, strict=True):
         if len(part) == 0:
-            raise InsufficientDataError(
-                f"{ticker} has {len(history.ends)} usable windows, too few for a {name} part", hint="use more history"
-            )
+            raise _without_part(history, name, config)
     anchor_row = int(parts[0][-1])
     at_anchor = bars_at(history, anchor_row)
     refuse_standing_price(ticker, at_anchor.close[: anchor_row + 1])
@@ -291,6 +289,25 @@ def _refuse_zero_prices(
                 " expected a price above 0",
                 hint="b3dist check lists such bars (impossible_bar); leave them out with --to",
             )
+
+
+def _without_part(history: History, name: str, config: DataConfig) -> InsufficientDataError:
+    """Why an asset has no train, val or test part: too short a history, or one on the wrong side of a calendar cut."""
+    if config.validation_from is None or len(history.ends) == 0:
+        return InsufficientDataError(
+            f"{history.ticker} has {len(history.ends)} usable windows, too few for a {name} part",
+            hint="use more history",
+        )
+    missing = {
+        "train": f"none with its target before the calendar cut {config.validation_from}",
+        "val": f"none within the calendar cut {config.validation_from} to {config.test_from}",
+        "test": f"none from the calendar cut {config.test_from} on",
+    }[name]
+    first, last = history.sessions[history.ends[[0, -1]]]
+    return InsufficientDataError(
+        f"{history.ticker} has no {name} part: its usable windows end between {first} and {last}, {missing}",
+        hint="use another cut, or a pooled model, which needs no windows of the asset before it",
+    )
 
 
 def _limit_sessions(

@@ -40,6 +40,11 @@ class InitialSource:
         """In words."""
         return f"{self.kind} {self.path.name}"
 
+    @property
+    def is_pooled(self) -> bool:
+        """Whether it is a pooled run, which assets without a model of their own can fall back on."""
+        return self.kind == "run" and (self.path / MODEL_FOLDER).is_dir()
+
     def to_option(self) -> dict[str, str]:
         """What a run's settings keep."""
         return {"kind": self.kind, "path": str(self.path)}

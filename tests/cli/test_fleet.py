@@ -1,17 +1,21 @@
 """`b3dist fleet` and `b3dist runs`: what is refused before any cluster starts, and what they answer."""
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from b3dist.cli.fleet import parse_workers
+from b3dist.cli.fleet import advise_fallback, parse_workers
 from b3dist.cli.fleet_progress import describe
+from b3dist.distributed.initial import InitialSource, warm_config
 from b3dist.distributed.summary import FleetProgress
 from b3dist.errors import ConfigError
 from b3dist.run_folder import RunFolder
 from tests.cli.conftest import Outcome
 from tests.distributed.runs import start_run
+from tests.release.releases import train_run
+from tests.training.pooled_runs import train_pooled_run
 
 Command = Callable[..., Outcome]
 
@@ -114,6 +118,27 @@ def test_a_damaged_run_is_listed_as_such_and_never_pruned(
     assert b3dist("runs", "prune", "--keep", "0", "--runs", runs, "--json").answer["deleted"] == [other.run_id]
     assert run.path.exists()
     assert name in b3dist("runs", "status", run.run_id, "--runs", runs, "--json").answer["error"]
+
+
+def test_skipped_assets_of_a_warm_start_are_served_by_its_pooled_run(
+    small_lake: Path, tmp_path: Path, b3dist: Command
+) -> None:
+    """The command that is advised makes a release of all assets."""
+    pooled_run = train_pooled_run(small_lake, tmp_path / "runs")
+    source = InitialSource(kind="run", path=pooled_run.path)
+    config = warm_config(source).with_overrides(["training.epochs=1"])
+    fleet = train_run(small_lake, tmp_path / "runs", tickers=["SIMA3"], config=config, start=source)
+    assert source.is_pooled
+    assert not InitialSource(kind="run", path=fleet.path).is_pooled
+    said, _, command = advise_fallback(fleet.run_id, source.path).partition(": b3dist ")
+    assert said == "the pooled model serves what was skipped in a release made with"
+    done = b3dist(*shlex.split(command), "--releases", tmp_path / "releases", "--json")
+    assert (done.exit_code, done.answer["assets"]) == (0, 6)
+
+
+def test_help_says_what_a_warm_start_takes_along(b3dist: Command) -> None:
+    """Not the card's 1000 sessions."""
+    assert "250 of a pooled run" in " ".join(b3dist("fleet", "--help").stdout.split())
 
 
 def test_progress_says_what_is_done_and_what_is_left() -> None:

@@ -103,6 +103,23 @@ def test_too_little_history_is_a_skip_with_a_reason(rows: int, settings_: dict[s
         prepare(make_columns(rows), **settings_)
 
 
+@pytest.mark.parametrize(
+    ("cut", "message"),
+    [
+        ((20, 300), r"no train part: .* none with its target before the calendar cut {0}"),
+        ((395, 397), r"no val part: .* none within the calendar cut {0} to {1}"),
+        ((200, 399), r"no test part: .* none from the calendar cut {1} on"),
+    ],
+)
+def test_a_calendar_cut_that_leaves_a_part_empty_is_the_reason(cut: tuple[int, int], message: str) -> None:
+    """Not too few windows: it says where they end and where the cut is."""
+    columns = make_columns(400)
+    days = [columns["session"][row].astype(object) for row in cut]
+    with pytest.raises(InsufficientDataError, match=message.format(*days)) as refused:
+        prepare(columns, validation_from=days[0], test_from=days[1])
+    assert f"windows end between {columns['session'][50]} and {columns['session'][397]}" in refused.value.message
+
+
 def test_a_price_that_never_moves_is_a_skip() -> None:
     """A constant close has nothing to learn from."""
     columns = make_columns(300)
