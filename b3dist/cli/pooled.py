@@ -113,6 +113,8 @@ def _new(lake: Path, runs: Path, config: Config, *, tickers: str | None, storage
     opened = Lake(lake)
     options = {}
     if storage is not None:
+        if not storage.strip():  # would be the current folder
+            raise ConfigError("--storage names no folder", hint="leave it out to keep checkpoints in the run's folder")
         options[STORAGE_OPTION] = storage if "://" in storage else str(Path(storage).resolve())
         check_storage(options[STORAGE_OPTION])
     return new_run(opened, runs, config, tickers=parse_tickers(tickers), kind=KIND, options=options)

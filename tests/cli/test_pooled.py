@@ -40,6 +40,8 @@ def test_pooled_run_is_not_resumed_as_a_fleet_nor_the_reverse(
     [
         (("--set", "training.precision=tf32"), "fp32 only, got training.precision tf32"),
         (("--set", "training.precision=bf16"), "fp32 only, got training.precision bf16"),
+        (("--storage", ""), "names no folder"),
+        (("--storage", " "), "names no folder"),
         (("--set", "data.test_from=2018-06-01"), "got None and 2018-06-01"),
         (("--set", "data.validation_from=2018-06-01", "--set", "data.test_from=2018-03-01"), "a calendar cut needs"),
     ],
