@@ -3,13 +3,11 @@
 import contextlib
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from b3dist.cli.fleet import (
     Address,
@@ -34,6 +32,7 @@ from b3dist.cli.options import (
     parse_tickers,
 )
 from b3dist.cli.output import Answer, Debug, Json, answers
+from b3dist.cli.sweep_answer import sweep_answer
 from b3dist.cli.sweep_progress import sweep_progress
 from b3dist.errors import ConfigError
 
@@ -160,7 +159,7 @@ def sweep(
         print(line, file=sys.stderr, flush=True)
     with _resume_said(folder, runs), sweep_progress() as show:
         summary = drive_sweep(folder, options, on_progress=show)
-    return _answer(folder, summary)
+    return sweep_answer(folder, summary)
 
 
 def _new(lake: Path, runs: Path, recipe: str, training: dict[str, Any], request: dict[str, Any]) -> "SweepFolder":
@@ -201,41 +200,3 @@ def _resume_said(folder: "SweepFolder", runs: Path) -> Iterator[None]:
     except KeyboardInterrupt:
         command = ["b3dist", "sweep", "--runs", str(runs), "--resume", folder.run.run_id]
         raise KeyboardInterrupt(f"resume with: {shlex.join(command)}") from None
-
-
-def _answer(folder: "SweepFolder", summary: dict[str, Any]) -> Answer:
-    totals, best, verdict = summary["totals"], summary["best"], summary["verdict"]
-    payload = {
-        "sweep_id": summary["run_id"],
-        "best": {name: best[name] for name in ("params", "value", "adopted")},
-        "trials": totals["trials"],
-        "path": str(folder.run.path),
-        "verdict": verdict["reason"],
-        "best_recipe": str(folder.best),
-        "engine": summary["engine"],
-        "excluded": dict(folder.plan.excluded),
-        **{name: totals[name] for name in ("complete", "pruned", "failed", "wall_seconds")},
-    }
-    if summary["asset_verdict"]:
-        payload["asset_verdict"] = summary["asset_verdict"]["reason"]
-    return Answer(payload=payload, show=_shown(folder, summary))
-
-
-def _shown(folder: "SweepFolder", summary: dict[str, Any]) -> Callable[[Console], None]:
-    def show(console: Console) -> None:
-        totals = summary["totals"]
-        console.print(
-            f"sweep {summary['run_id']}: {totals['trials']} trials ({totals['complete']} complete, "
-            f"{totals['pruned']} stopped early, {totals['failed']} failed), {totals['wall_seconds']:.0f} s"
-        )
-        start = folder.plan.space.start(folder.config)
-        table = Table("setting", "from", "best", box=None)
-        for name, value in summary["best"]["params"].items():
-            table.add_row(name, f"{start[name]:g}", f"{value:g}")
-        console.print(table)
-        console.print(summary["verdict"]["reason"], soft_wrap=True)
-        if summary["asset_verdict"]:
-            console.print(f"per asset: {summary['asset_verdict']['reason']}", soft_wrap=True)
-        console.print(f"use it: b3dist fleet --recipe-file {folder.best}", soft_wrap=True)
-
-    return show

@@ -13,6 +13,11 @@ from b3dist.errors import RunError
 from b3dist.report.html import as_json, csp_hash, environment, read_template
 from b3dist.run_folder import is_driven, read_run_config
 
+_HEADINGS = {
+    "better": "A better configuration",
+    "better than trial 0 only": "Better than trial 0, but not than what costs nothing",
+    "keep the defaults": "Keep the defaults",
+}
 _SOURCES = {"start": "where the sweep started", "tpe": "TPE", "surface": "quadratic surface"}
 
 
@@ -52,6 +57,7 @@ def render_sweep(path: Path) -> str:
             plan=sweep.plan,
             start=sweep.plan.space.start(sweep.config),
             summary={} if running else summary,
+            heading=_heading(summary),
             trials=records,
             sources=_SOURCES,
             charts=charts,
@@ -63,6 +69,14 @@ def render_sweep(path: Path) -> str:
             script_hashes=[csp_hash(script) for script in scripts],
         )
     )
+
+
+def _heading(summary: dict[str, Any]) -> str:
+    """The verdict in a few words; sweeps from before the comparison with what costs nothing claim no more than it."""
+    verdict = summary.get("verdict") or {}
+    if "conclusion" in verdict:
+        return _HEADINGS[verdict["conclusion"]]
+    return "Better than trial 0" if verdict.get("adopted") else _HEADINGS["keep the defaults"]
 
 
 def _summary(path: Path) -> dict[str, Any]:

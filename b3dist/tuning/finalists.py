@@ -1,43 +1,15 @@
-"""From trials to a verdict: who is tried again under fresh seeds, who wins, and whether that is enough.
+"""From trials to a winner: who is tried again under fresh seeds, and who wins then.
 
 The best of 40 noisy trials looks better than it is. So the finalists are judged by seeds the search never saw, and the
-winner on the test part of assets the search never saw.
+winner on the test part of assets the search never saw (verdict.py).
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from b3dist.tuning.evidence import FEWEST_ASSETS, LEVEL, Interval, error_ratio_change, macro_f1_gain
 from b3dist.tuning.journal import TrialRecord
-from b3dist.tuning.scores import AssetScore, CohortScore, constant_macro_f1
-
-
-@dataclass(frozen=True, kw_only=True)
-class Verdict:
-    """Whether a sweep found something better than what it started from."""
-
-    adopted: bool
-    reason: str
-    """One sentence."""
-    gain: Interval | None = None
-    """Of pooled macro F1, winner minus trial 0, on held-out assets' test parts."""
-    error_change: Interval | None = None
-    """Of the error ratio; with two objectives only."""
-    constant_macro_f1: float | None = None
-    """On the same windows, of always predicting the most frequent action."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data."""
-        return {
-            "adopted": self.adopted,
-            "reason": self.reason,
-            "gain": self.gain.to_dict() if self.gain else None,
-            "error_change": self.error_change.to_dict() if self.error_change else None,
-            "constant_macro_f1": self.constant_macro_f1,
-        }
+from b3dist.tuning.scores import CohortScore
 
 
 def baseline_of(records: Sequence[TrialRecord]) -> TrialRecord | None:
@@ -99,41 +71,3 @@ def choose_winner(
             if mean.error_ratio < floor.error_ratio and mean.macro_f1 >= floor.macro_f1
         }
     return max(better, key=lambda number: (better[number].macro_f1, -number), default=baseline), means
-
-
-def judge(winner: Sequence[AssetScore], baseline: Sequence[AssetScore], *, seed: int, two_objectives: bool) -> Verdict:
-    """Whether the winner beats trial 0 on test parts that no choice has seen: one score per asset, in the same order.
-
-    With two objectives there are two chances to win, so each interval is wider (Bonferroni), and the other objective
-    must not be shown worse.
-    """
-    if len(baseline) < FEWEST_ASSETS:
-        return Verdict(
-            adopted=False,
-            reason=f"only {len(baseline)} assets to judge by, at least {FEWEST_ASSETS} are needed: keep the defaults",
-        )
-    level = 1.0 - (1.0 - LEVEL) / (2 if two_objectives else 1)
-    gain = macro_f1_gain(winner, baseline, seed=seed, level=level)
-    change = error_ratio_change(winner, baseline, seed=seed, level=level) if two_objectives else None
-    constant = constant_macro_f1(baseline)
-    said = (
-        f"macro F1 {CohortScore.pooled(winner).macro_f1:.4f}, {gain.difference:+.4f} [{gain.low:+.4f}, "
-        f"{gain.high:+.4f}] against trial 0"
-    )
-    wins, loses = gain.low > 0, gain.high < 0
-    if change is not None:
-        said += f", return error ratio {change.difference:+.4f} [{change.low:+.4f}, {change.high:+.4f}]"
-        wins, loses = wins or change.high < 0, loses or change.low > 0
-    said += (
-        f", on the test parts of {len(baseline)} assets ({100 * level:g} % interval); always the most frequent action"
-    )
-    said += f" scores {constant:.4f}"
-    adopted = wins and not loses
-    ending = "adopt the winner" if adopted else "keep the defaults"
-    return Verdict(
-        adopted=adopted,
-        reason=f"{said}: {ending}",
-        gain=gain,
-        error_change=change,
-        constant_macro_f1=constant,
-    )

@@ -87,12 +87,26 @@ class CohortScore:
         )
 
 
-def constant_macro_f1(scores: Sequence[AssetScore]) -> float:
-    """Pooled macro F1 of always predicting the most frequent action: what costs nothing."""
-    support = np.sum([score.confusion for score in scores], axis=0).sum(axis=1)
-    constant = np.zeros((len(support), len(support)), dtype=np.int64)
-    constant[:, support.argmax()] = support
-    return float(macro_f1_of(constant))
+def most_frequent_action(scores: Sequence[AssetScore]) -> int:
+    """Of all the assets' windows together, as an action id."""
+    return int(support_of(scores).argmax())
+
+
+def constant_scores(scores: Sequence[AssetScore]) -> list[AssetScore]:
+    """What costs nothing, on the same windows: always the most frequent action, and a price that does not move."""
+    action = most_frequent_action(scores)
+    constants = []
+    for score in scores:
+        confusion = np.zeros_like(score.confusion)
+        confusion[:, action] = score.confusion.sum(axis=1)
+        naive = score.naive_squared_error
+        constants.append(AssetScore(confusion=confusion, squared_error=naive, naive_squared_error=naive))
+    return constants
+
+
+def support_of(scores: Sequence[AssetScore]) -> Counts:
+    """True windows per action: (3,)."""
+    return np.asarray(np.sum([score.confusion for score in scores], axis=0).sum(axis=1), dtype=np.int64)
 
 
 def macro_f1_of(confusion: npt.NDArray[Any]) -> npt.NDArray[np.float64]:

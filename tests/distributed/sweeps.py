@@ -1,5 +1,6 @@
 """A sweep's folder without Ray: its search run on an objective that costs nothing, its later stages written by hand."""
 
+import json
 import time
 from pathlib import Path
 
@@ -12,10 +13,9 @@ from b3dist.distributed.sweep.drive import search_settings
 from b3dist.distributed.sweep.folder import SweepFolder
 from b3dist.distributed.sweep.outcome import AssetChoice, Finalist, Outcome, write_outcome
 from b3dist.distributed.sweep.plan import SweepRequest, new_sweep
-from b3dist.tuning.evidence import Interval
-from b3dist.tuning.finalists import Verdict
 from b3dist.tuning.scores import AssetScore, CohortScore
 from b3dist.tuning.study import Search
+from b3dist.tuning.verdict import judge
 
 BASE = Config().with_overrides(["data.min_sessions=300", "training.epochs=9", "data.label_set=forward_return"])
 
@@ -55,13 +55,22 @@ def scored(share: float) -> AssetScore:
     )
 
 
-def concluded(sweep: SweepFolder, *, adopted: bool) -> SweepFolder:
-    """The same with finalists, a verdict, and choices per asset if it is that kind of sweep."""
+def concluded(sweep: SweepFolder, *, adopted: bool, found: int = 28) -> SweepFolder:
+    """The same with finalists, a verdict, and choices per asset if it is that kind of sweep.
+
+    Args:
+        sweep: searched.
+        adopted: whether the winner beats trial 0 on held-out assets.
+        found: of 40 buys per held-out asset, those that an adopted winner finds; with 2 always holding is better.
+    """
     records = Search(search_settings(sweep), sweep.journal).records()
     best = max((one for one in records if one.values), key=lambda one: (one.values or (0.0,))[0])
     seeds = [CohortScore(macro_f1=0.6, error_ratio=1.01), CohortScore(macro_f1=0.5, error_ratio=0.99)]
-    gain = Interval(difference=0.1, low=0.02 if adopted else -0.02, high=0.2, level=0.95, num_assets=9)
-    verdict = Verdict(adopted=adopted, reason="macro F1 +0.1000: it depends", gain=gain)
+    held_out = [_held_out(found if adopted else 1, 60)] * 9
+    verdict = judge(
+        held_out, [_held_out(1, 150)] * 9 if adopted else held_out, seed=1, two_objectives=sweep.plan.two_objectives
+    )
+    assert verdict.adopted is adopted
     choices = [AssetChoice(ticker=ticker, number=best.number, share=0.4, noise=0.03) for ticker in sweep.plan.cohort]
     outcome = Outcome(
         winner=best.number,
@@ -72,4 +81,23 @@ def concluded(sweep: SweepFolder, *, adopted: bool) -> SweepFolder:
     )
     summary = write_outcome(sweep, records, outcome, state="finished", started=time.time())
     sweep.run.write_summary({**summary, "tracking": None})
+    return sweep
+
+
+def _held_out(found: int, wrong: int) -> AssetScore:
+    return AssetScore(
+        confusion=np.array([[found, 0, 40 - found], [0, 0, 0], [wrong, 0, 300 - wrong]]),
+        squared_error=1.21,
+        naive_squared_error=1.0,
+    )
+
+
+def aged(sweep: SweepFolder) -> SweepFolder:
+    """A concluded sweep with the summary.json of a version that compared with trial 0 alone."""
+    path = sweep.run.path / "summary.json"
+    summary = json.loads(path.read_text(encoding="utf-8"))
+    kept = ("adopted", "reason", "gain", "error_change", "constant_macro_f1")
+    summary["verdict"] = {name: summary["verdict"][name] for name in kept}
+    old = {name: value for name, value in summary.items() if name not in ("cohort", "warnings")}
+    path.write_text(json.dumps(old), encoding="utf-8")
     return sweep

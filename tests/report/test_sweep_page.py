@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
+from b3dist.distributed.run_list import run_status
 from b3dist.errors import RunError
 from b3dist.report import write_report
 from b3dist.tuning.journal import load_study
-from tests.distributed.sweeps import BASE, concluded, searched
+from b3dist.tuning.verdict import Verdict
+from tests.distributed.sweeps import BASE, aged, concluded, searched
 from tests.report.browser import dom_of
 
 
@@ -114,3 +116,38 @@ def test_optunas_own_plots_read_the_journal_as_documented(
     }
     assert len((sweep.run.path / "trials.csv").read_text(encoding="utf-8").splitlines()) == 16
     assert sweep.journal.read_bytes() == before
+
+
+def test_a_winner_below_what_costs_nothing_is_no_better_configuration(small_lake: Path, tmp_path: Path) -> None:
+    """Though better than trial 0; the table shows all three beside what was true."""
+    sweep = concluded(searched(small_lake, tmp_path), adopted=True, found=2)
+    page = write_report(tmp_path, sweep.run.run_id).read_text(encoding="utf-8")
+    assert "<h2>Better than trial 0, but not than what costs nothing</h2>" in page
+    assert "A better configuration" not in page
+    table = page.partition('id="held-out"')[2].partition("</table>")[0]
+    assert re.findall(r'scope="row">([^<]*)<', table) == ["the winner", "trial 0", "always hold, no change", "true"]
+    assert "fewer than 30 windows of sell" in page
+
+
+def test_the_comparison_is_described_only_if_it_was_made(small_lake: Path, tmp_path: Path) -> None:
+    """Where no finalist beat trial 0, nobody was compared on held-out assets."""
+    sweep = concluded(searched(small_lake, tmp_path), adopted=True)
+    path = sweep.run.path / "summary.json"
+    assert "was then\n    compared" in write_report(tmp_path, sweep.run.run_id).read_text(encoding="utf-8")
+    summary = json.loads(path.read_text(encoding="utf-8"))
+    kept = Verdict(adopted=False, reason="no trial beats trial 0: keep the defaults")
+    path.write_text(json.dumps({**summary, "verdict": kept.to_dict()}), encoding="utf-8")
+    page = write_report(tmp_path, sweep.run.run_id).read_text(encoding="utf-8")
+    assert "<h2>Finalists</h2>" in page
+    assert "compared" not in page.partition("<h2>Finalists</h2>")[2].partition("<table>")[0]
+    assert 'id="held-out"' not in page
+
+
+def test_a_summary_from_before_the_comparison_with_the_constant_is_still_drawn(
+    small_lake: Path, tmp_path: Path
+) -> None:
+    """It claims no more than what was compared then."""
+    sweep = aged(concluded(searched(small_lake, tmp_path), adopted=True))
+    page = write_report(tmp_path, sweep.run.run_id).read_text(encoding="utf-8")
+    assert "<h2>Better than trial 0</h2>" in page
+    assert run_status(tmp_path, sweep.run.run_id)["state"] == "finished"

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
-from b3dist.tuning.scores import AssetScore, CohortScore, constant_macro_f1, macro_f1_of
+from b3dist.tuning.scores import AssetScore, CohortScore, constant_scores, macro_f1_of
 
 
 def score(confusion: list[list[int]], ratio: float = 1.0) -> AssetScore:
@@ -54,4 +54,6 @@ def test_a_score_survives_the_ledger() -> None:
 def test_what_costs_nothing_is_the_best_constant() -> None:
     """Always hold, on parts that hold all three actions: a third of hold's own F1."""
     mixed = score([[5, 0, 5], [0, 5, 5], [0, 0, 80]])
-    assert constant_macro_f1([mixed, mixed]) == pytest.approx(2 * 80 / (80 + 100) / 3)
+    free = CohortScore.pooled(constant_scores([mixed, mixed]))
+    assert free.macro_f1 == pytest.approx(2 * 80 / (80 + 100) / 3)
+    assert free.error_ratio == 1.0

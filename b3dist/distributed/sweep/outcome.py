@@ -11,12 +11,14 @@ from typing import Any
 import yaml
 
 from b3dist.config import Config
+from b3dist.distributed.sweep.cautions import cautions_of, describe_cohort
 from b3dist.distributed.sweep.folder import SweepFolder
 from b3dist.errors import StorageError
 from b3dist.run_folder import SCHEMA_VERSION
-from b3dist.tuning.finalists import Verdict, pareto_front
+from b3dist.tuning.finalists import pareto_front
 from b3dist.tuning.journal import ERROR, TrialRecord
 from b3dist.tuning.scores import CohortScore
+from b3dist.tuning.verdict import Verdict
 
 _LEFT_TO_THE_JOURNAL = ("assets",)
 
@@ -96,6 +98,8 @@ def write_outcome(
         "judged": outcome is not None and outcome.winner is not None,
         "verdict": outcome.verdict.to_dict() if outcome else None,
         "asset_verdict": outcome.asset_verdict.to_dict() if outcome and outcome.asset_verdict else None,
+        "cohort": describe_cohort(records),
+        "warnings": cautions_of(records, sweep.config),
         "finalists": [_describe_finalist(one) for one in outcome.finalists] if outcome else [],
         "choices": [vars(one) for one in outcome.choices] if outcome else [],
         "pareto_front": [record.number for record in pareto_front(records)] if sweep.plan.two_objectives else [],

@@ -11,11 +11,12 @@ from b3dist.distributed.ledger import Ledger
 from b3dist.distributed.sweep.evaluations import Evaluations, Job, run_jobs, with_seed
 from b3dist.distributed.sweep.folder import SweepFolder
 from b3dist.distributed.sweep.outcome import AssetChoice, Finalist, Outcome
-from b3dist.tuning.finalists import Verdict, baseline_of, choose_finalists, choose_winner, judge
+from b3dist.tuning.finalists import baseline_of, choose_finalists, choose_winner
 from b3dist.tuning.journal import TrialRecord
 from b3dist.tuning.scores import AssetScore, CohortScore
 from b3dist.tuning.shrinkage import choose_per_asset
 from b3dist.tuning.study import derived_seed
+from b3dist.tuning.verdict import Verdict, judge, keep_defaults
 
 
 class Stages:
@@ -72,19 +73,21 @@ class Stages:
         chosen = choose_finalists(
             list(self._records.values()), most=self._plan.finalists, two_objectives=self._plan.two_objectives
         )
-        winner, finalists = self._run_finalists(baseline, chosen)
+        winner, finalists, means = self._run_finalists(baseline, chosen)
         if winner is None:
             why = next(one.error for one in finalists if one.number == baseline.number)
             reason = f"trial {baseline.number}, the configuration started from, failed under a fresh seed ({why})"
             return Outcome(winner=None, verdict=_kept(f"{reason}: nothing to compare with"), finalists=finalists)
-        verdict = self._judge_winner(baseline.number, winner)
+        verdict = self._judge_winner(baseline.number, winner, means)
         choices, asset_verdict = ([], None) if not self._plan.per_asset else self._choose_per_asset(baseline)
         return Outcome(
             winner=winner, verdict=verdict, finalists=finalists, choices=choices, asset_verdict=asset_verdict
         )
 
-    def _run_finalists(self, baseline: TrialRecord, chosen: Sequence[TrialRecord]) -> tuple[int | None, list[Finalist]]:
-        """The winner, None if the baseline has no score; and all that were tried."""
+    def _run_finalists(
+        self, baseline: TrialRecord, chosen: Sequence[TrialRecord]
+    ) -> tuple[int | None, list[Finalist], Mapping[int, CohortScore]]:
+        """The winner, None if the baseline has no score; all that were tried; and their mean scores."""
         jobs = {
             (record.number, seed): [self._job(record.number, seed, ticker) for ticker in self._plan.cohort]
             for seed in self._seeds
@@ -102,14 +105,17 @@ class Stages:
                 Finalist(number=record.number, seeds=scores.get(record.number, []), error=next(iter(errors), None))
             )
         if baseline.number not in scores:
-            return None, finalists
-        winner, _ = choose_winner(scores, baseline=baseline.number, two_objectives=self._plan.two_objectives)
-        return winner, finalists
+            return None, finalists, {}
+        winner, means = choose_winner(scores, baseline=baseline.number, two_objectives=self._plan.two_objectives)
+        return winner, finalists, means
 
-    def _judge_winner(self, baseline: int, winner: int) -> Verdict:
+    def _judge_winner(self, baseline: int, winner: int, means: Mapping[int, CohortScore]) -> Verdict:
         if winner == baseline:
-            return _kept(f"no trial beats trial 0 over {len(self._seeds)} fresh seeds: keep the defaults")
-        return self._compare("held-out", dict.fromkeys(self._plan.held_out, winner), baseline)
+            return keep_defaults(
+                means, baseline=baseline, num_seeds=len(self._seeds), two_objectives=self._plan.two_objectives
+            )
+        trials = dict.fromkeys(self._plan.held_out, winner)
+        return self._compare("held-out", trials, baseline, name=f"trial {winner}")
 
     def _choose_per_asset(self, baseline: TrialRecord) -> tuple[list[AssetChoice], Verdict | None]:
         """Each cohort asset's own parameters, and whether they beat trial 0 on those assets' test parts."""
@@ -124,7 +130,8 @@ class Stages:
             AssetChoice(ticker=ticker, number=ended[one.trial].number, share=one.share, noise=one.noise)
             for ticker, one in own.items()
         ]
-        verdict = self._compare("per-asset", {one.ticker: one.number for one in choices}, baseline.number)
+        trials = {one.ticker: one.number for one in choices}
+        verdict = self._compare("per-asset", trials, baseline.number, name="each asset's own")
         return choices, verdict
 
     def _seed_variance(self, number: int, ticker: str) -> float:
@@ -132,7 +139,7 @@ class Stages:
         scores = self._scores([self._job(number, seed, ticker) for seed in self._seeds], "val")
         return float(np.var([score.macro_f1 for score in scores], ddof=1)) if len(scores) > 1 else 0.0
 
-    def _compare(self, stage: str, trials: Mapping[str, int], baseline: int) -> Verdict:
+    def _compare(self, stage: str, trials: Mapping[str, int], baseline: int, *, name: str) -> Verdict:
         """Each asset's trial against trial 0 on its test part, under all seeds."""
         own = {ticker: [self._job(number, seed, ticker) for seed in self._seeds] for ticker, number in trials.items()}
         other = {ticker: [self._job(baseline, seed, ticker) for seed in self._seeds] for ticker in trials}
@@ -146,6 +153,8 @@ class Stages:
             [_summed(self._scores(other[ticker], "test")) for ticker in judged],
             seed=derived_seed("bootstrap", self._sweep.config.seed),
             two_objectives=self._plan.two_objectives,
+            num_seeds=len(self._seeds),
+            name=name,
         )
 
     def _scores(self, jobs: Sequence[Job], part: str) -> list[AssetScore]:

@@ -1,0 +1,52 @@
+"""What a reader must know before believing a sweep: on how few events it rests, and what was cut short."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from b3dist.config import Config
+from b3dist.data.schema import ACTIONS
+from b3dist.tuning.finalists import baseline_of
+from b3dist.tuning.journal import TrialRecord
+from b3dist.tuning.scores import AssetScore, CohortScore, constant_scores, most_frequent_action, support_of
+from b3dist.tuning.standings import warn_of_rare
+
+
+def describe_cohort(records: Sequence[TrialRecord]) -> dict[str, Any] | None:
+    """What every trial's macro F1 rests on: the cohort's validation windows by action, and what costs nothing there.
+
+    None before trial 0 has ended.
+    """
+    baseline = baseline_of(records)
+    if baseline is None or not baseline.attributes.get("assets"):
+        return None
+    scores = [AssetScore.from_dict(one) for one in baseline.attributes["assets"].values()]
+    return {
+        "support": {name: int(number) for name, number in zip(ACTIONS, support_of(scores), strict=True)},
+        "constant_action": ACTIONS[most_frequent_action(scores)],
+        "constant_macro_f1": CohortScore.pooled(constant_scores(scores)).macro_f1,
+    }
+
+
+def cautions_of(records: Sequence[TrialRecord], config: Config) -> list[str]:
+    """Sentences about the trials that have ended."""
+    cautions = []
+    cohort = describe_cohort(records)
+    if cohort is not None and (
+        rare := warn_of_rare(list(cohort["support"].values()), where="the cohort's validation parts")
+    ):
+        cautions.append(rare)
+    if rising := _rising(records, config.training.epochs):
+        cautions.append(rising)
+    return cautions
+
+
+def _rising(records: Sequence[TrialRecord], epochs: int) -> str | None:
+    """Whether training ended before the scores did: such trials are ranked by how fast they begin."""
+    ended = [one for one in records if one.state == "complete" and max(one.curve, default=0) == epochs > 1]
+    rising = [one.number for one in ended if one.curve[epochs] > one.curve.get(epochs - 1, one.curve[epochs])]
+    if not rising or 2 * len(rising) < len(ended):
+        return None
+    return (
+        f"{len(rising)} of {len(ended)} complete trials still got better in the last of {epochs} epochs: more epochs "
+        "may rank them otherwise"
+    )
