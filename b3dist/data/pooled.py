@@ -100,6 +100,12 @@ def load_pooled(lake: Lake, tickers: Iterable[str], config: DataConfig) -> Poole
         columns = {name: bars[name].to_numpy() for name in BAR_COLUMNS}
         with left_out.noting(ticker):
             histories.append(read_history(ticker, columns, calendar, config))
+    if not histories and left_out.failed:
+        example = next(iter(left_out.failed.values()))
+        raise InsufficientDataError(
+            f"no asset is left to train on: {len(left_out.failed)} failed, e.g. {example}",
+            hint="b3dist check lists impossible bars (impossible_bar)",
+        )
     return pool_histories(histories, config, left_out=left_out)
 
 

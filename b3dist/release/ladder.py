@@ -54,8 +54,11 @@ def check_fallback(run: RunFolder, parts: Sequence[AssetPart]) -> None:
     if not folder.is_dir():  # written last
         raise ReleaseError(f"the pooled run {run.run_id} has not finished, so it holds no model", hint=resume)
     model = read_bundle(folder)
-    evaluated = pq.read_table(folder / "predictions.parquet", columns=["ticker"], partitioning=None)["ticker"]
-    gone = sorted(set(evaluated.unique().to_pylist()) - {path.name for path in run.assets.iterdir()})
+    try:
+        evaluated = pq.read_table(folder / "predictions.parquet", columns=["ticker"], partitioning=None)["ticker"]
+    except (OSError, KeyError, pa.ArrowException) as error:
+        raise ReleaseError(f"the bundle {folder} cannot be read: {error}", hint="restore the folder") from error
+    gone = sorted(set(evaluated.unique().to_pylist()) - {path.name for path in run.assets.glob("*/")})
     if gone:
         raise ReleaseError(
             f"the pooled run {run.run_id} has lost the models of {len(gone)} assets, e.g. {gone[0]}",

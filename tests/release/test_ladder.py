@@ -174,6 +174,9 @@ def test_run_without_a_whole_model_is_not_fallen_back_on(own_run: RunFolder, cop
     copied.assets.mkdir()
     with pytest.raises(ReleaseError, match="lost the models of 5 assets"):
         create_release(store, own_run, fallback=copied)
+    (copied.path / "pooled" / "predictions.parquet").write_bytes(b"PAR1")
+    with pytest.raises(ReleaseError, match="cannot be read"):
+        create_release(store, own_run, fallback=copied)
     shutil.rmtree(copied.path / "pooled")
     with pytest.raises(ReleaseError, match="has not finished") as caught:
         create_release(store, own_run, fallback=copied)
