@@ -11,6 +11,7 @@ B3distError              message says what, where, expected and got; `hint` says
 │       └── TooFewSessionsError     a window needs more sessions than there are; says how many of each
 ├── DownloadError        B3's address did not deliver the file
 ├── RunError             a run is absent, damaged or in use
+│   └── SourceGoneError     what a run's models start from is not there any more: the run must stop
 ├── ReleaseError         a release is absent, damaged or may not be promoted
 ├── ServingError         the endpoint cannot be started
 ├── StorageError         a file could not be written (disk full, not writable)
@@ -118,6 +119,10 @@ class DownloadError(B3distError):
 
 class RunError(B3distError):
     """A run is absent, damaged or in use."""
+
+
+class SourceGoneError(RunError):
+    """What a run's models start from is not there any more: no asset can be trained as it was asked to."""
 
 
 class ReleaseError(B3distError):

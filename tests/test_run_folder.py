@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from b3dist.config import Config
+from b3dist.distributed.initial import OPTION, InitialSource
 from b3dist.distributed.run_list import list_runs, prune_runs, run_status
 from b3dist.errors import ConfigError, RunError, StorageError
 from b3dist.run_folder import RunFolder, RunSettings, is_driven
@@ -103,6 +104,19 @@ def test_prune_keeps_the_newest_and_refuses_the_running(tmp_path: Path) -> None:
     assert pruned.deleted == [runs[2].name, runs[1].name]
     assert pruned.running == [runs[0].name]
     assert sorted(folder.name for folder in tmp_path.iterdir()) == [runs[0].name, runs[3].name, "notes"]
+
+
+def test_prune_keeps_what_an_unfinished_run_starts_from(tmp_path: Path) -> None:
+    """Without its source it could not be resumed; once nobody kept needs it, the source goes too."""
+    source = RunFolder.create(tmp_path, SETTINGS).path.rename(tmp_path / "20180101-000000-aaaa")
+    RunFolder.create(tmp_path, SETTINGS).path.rename(tmp_path / "20180102-000000-aaaa")
+    begun_from = {OPTION: InitialSource(kind="run", path=source).to_option()}
+    run = RunFolder.create(tmp_path, dataclasses.replace(SETTINGS, options=begun_from))
+    pruned = prune_runs(tmp_path, keep=1)
+    assert pruned.deleted == ["20180102-000000-aaaa"]
+    assert pruned.needed == [source.name]
+    assert pruned.kept == [run.run_id, source.name]
+    assert prune_runs(tmp_path, keep=0).deleted == [run.run_id, source.name]
 
 
 def test_status_of_a_new_run_has_every_asset_waiting(tmp_path: Path) -> None:

@@ -143,16 +143,17 @@ def _new(
 ) -> "RunFolder":
     """A new run; `initial` names where its models start, and the folder of releases that may be in."""
     from b3dist.data.lake import Lake
-    from b3dist.distributed.initial import OPTION, find_source, source_config, warm_config
+    from b3dist.distributed.initial import OPTION, check_source, find_source, warm_config
     from b3dist.distributed.selection import new_run
     from b3dist.training.question import require_same_question
 
     if initial is None:
         return new_run(Lake(lake), runs, build_config(recipe or "card", **asked), tickers=tickers)
     source = find_source(initial[0], runs=runs, releases=initial[1])
+    trained = check_source(source)
     base = warm_config(source, None if recipe is None else named_recipe(recipe))
     config = build_config(recipe or "card", **asked, base=base)
-    require_same_question(source_config(source), config)
+    require_same_question(trained, config)
     return new_run(Lake(lake), runs, config, tickers=tickers, options={OPTION: source.to_option()})
 
 

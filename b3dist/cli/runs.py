@@ -91,7 +91,7 @@ def prune(
     json_output: Json = False,
     debug: Debug = False,
 ) -> Answer:
-    """Delete all but the newest runs; a running one is refused."""
+    """Delete all but the newest runs; one that is running, or that an unfinished run starts from, is refused."""
     from b3dist.distributed.run_list import prune_runs
 
     pruned = prune_runs(runs, keep=keep)
@@ -101,6 +101,8 @@ def prune(
             console.print(f"deleted {run_id}")
         for run_id in pruned.running:
             console.print(f"refused {run_id}: it is running")
+        for run_id in pruned.needed:
+            console.print(f"refused {run_id}: a run that is not finished starts its models from it")
         console.print(f"{len(pruned.deleted)} deleted, {len(pruned.kept)} kept")
 
     return Answer(payload=asdict(pruned), show=show)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from b3dist.distributed.assignments import Assignments
 from b3dist.distributed.cluster import connected, num_workers_for
 from b3dist.distributed.fit_thread import FitThread
+from b3dist.distributed.initial import WarmTrainer, check_source
 from b3dist.distributed.ledger import Event
 from b3dist.distributed.orphans import wait_for_orphans
 from b3dist.distributed.summary import FleetProgress, summarise
@@ -102,7 +103,7 @@ def drive_fleet(
         What summary.json holds.
 
     Raises:
-        RunError: driven by another process, or the workers gave up.
+        RunError: driven by another process, the source of its warm starts is gone, or the workers gave up.
         StorageError: disk full or not writable.
         KeyboardInterrupt: Ctrl-C or SIGTERM; the run can be resumed.
     """
@@ -141,6 +142,8 @@ class _Drive:
         return self._watch.finish("finished")
 
     def _train(self) -> None:
+        if isinstance(self._train_asset, WarmTrainer):
+            check_source(self._train_asset.source)
         most = self._options.worker_range[1] if self._options.worker_range else len(os.sched_getaffinity(0))
         storage = self._run.path / "ray"
         try:

@@ -8,16 +8,18 @@ release      the asset's evaluated model; one without starts from scratch
 import dataclasses
 import functools
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from b3dist.config import Config, TrainingConfig
-from b3dist.errors import B3distError, RunError
-from b3dist.run_folder import RunFolder
+from b3dist.errors import B3distError, ConfigError, RunError, SourceGoneError
+from b3dist.run_folder import RunFolder, is_driven, read_run_config
 
 if TYPE_CHECKING:  # imported in the workers only
     from b3dist.data.lake import Lake
+    from b3dist.release import Release
     from b3dist.training.asset import TrainedAsset
     from b3dist.training.warm_start import InitialModel, InitialModels
 
@@ -51,9 +53,16 @@ class InitialSource:
 
     @classmethod
     def of_run(cls, run: RunFolder) -> "InitialSource | None":
-        """The source of a run that was started with one."""
+        """The source of a run that was started with one.
+
+        Raises:
+            RunError: its config.json is damaged.
+        """
         option = run.settings.options.get(OPTION)
-        return None if option is None else cls(kind=option["kind"], path=Path(option["path"]))
+        try:
+            return None if option is None else cls(kind=option["kind"], path=Path(option["path"]))
+        except (KeyError, TypeError) as error:
+            raise RunError(f"{run.path / 'config.json'} is damaged: options.{OPTION} is {option!r}") from error
 
 
 def find_source(name: str, *, runs: Path, releases: Path) -> InitialSource:
@@ -112,18 +121,56 @@ class WarmTrainer:
         return open_source(self.source)
 
 
-@functools.lru_cache(maxsize=1)
+def check_source(source: InitialSource) -> Config:
+    """Make sure, before anything is started, that models can be had from a source.
+
+    Returns:
+        The configuration that they were trained with.
+
+    Raises:
+        RunError, ReleaseError: the source is gone or damaged, trained nothing, or is being driven.
+    """
+    open_source(source)
+    if source.kind == "run" and is_driven(source.path):
+        raise RunError(
+            f"{source.name} is still being trained: which models it gives would depend on the moment",
+            hint="wait until it has finished",
+        )
+    return source_config(source)
+
+
 def open_source(source: InitialSource) -> "InitialModels":
     """What gives each asset its initial model.
 
     Raises:
-        RunError, ReleaseError: the source is damaged.
+        SourceGoneError: there is no such folder.
+        RunError, ReleaseError: the source is damaged, or a pooled run that has no model yet.
     """
     if source.kind == "run":
+        content = read_run_config(source.path)
+        if content is None:
+            raise _gone(source)
+        is_pooled = content["kind"] == "pooled"
+        if is_pooled and not (source.path / MODEL_FOLDER).is_dir():
+            raise RunError(f"{source.name} has no model yet", hint=f"b3dist pooled --resume {source.path.name}")
         return functools.partial(_of_run, source)
+    if not source.path.is_dir():
+        raise _gone(source)
+    return functools.partial(_of_release, _open_release(source.path))
+
+
+@functools.lru_cache(maxsize=1)
+def _open_release(path: Path) -> "Release":
     from b3dist.release import ReleaseStore
 
-    return functools.partial(_of_release, ReleaseStore(source.path.parent).open(source.path.name))
+    return ReleaseStore(path.parent).open(path.name)
+
+
+def _gone(source: InitialSource) -> SourceGoneError:
+    return SourceGoneError(
+        f"the {source.name} that models are to start from is gone: there is no {source.path}",
+        hint="put it back, or start a new run",
+    )
 
 
 def _of_run(source: InitialSource, ticker: str) -> "InitialModel | None":
@@ -132,6 +179,8 @@ def _of_run(source: InitialSource, ticker: str) -> "InitialModel | None":
 
     folders = [source.path / "assets" / ticker, source.path / MODEL_FOLDER]
     folder = next((folder for folder in folders if folder.is_dir()), None)
+    if folder is None and not (source.path / "config.json").is_file():  # deleted since it was opened
+        raise _gone(source)
     if folder is None:
         return None
     bundle = read_bundle(folder)
@@ -147,7 +196,7 @@ def _of_run(source: InitialSource, ticker: str) -> "InitialModel | None":
     )
 
 
-def _of_release(release: Any, ticker: str) -> "InitialModel | None":
+def _of_release(release: "Release", ticker: str) -> "InitialModel | None":
     from b3dist.training.warm_start import InitialModel
 
     asset = release.assets.get(ticker)
@@ -171,7 +220,7 @@ def source_config(source: InitialSource) -> Config:
     """The configuration that the source's models were trained with, cuts filled in.
 
     Raises:
-        RunError: the source trained nothing.
+        RunError: the source trained nothing, or is damaged.
     """
     if source.kind == "release":
         from b3dist.release.seal import read_manifest
@@ -180,6 +229,15 @@ def source_config(source: InitialSource) -> Config:
         return Config.from_dict(next(iter(manifest["assets"].values()))["config"])
     for folder in [source.path / MODEL_FOLDER, *sorted((source.path / "assets").glob("[!.]*"))]:
         if (folder / "bundle.json").is_file():
-            facts = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))
-            return Config.from_dict(facts["config"])
+            return _bundle_config(folder / "bundle.json")
     raise RunError(f"{source.name} holds no trained model to start from", hint="name a run that has finished")
+
+
+def _bundle_config(path: Path) -> Config:
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        if not (isinstance(facts, Mapping) and isinstance(facts.get("config"), Mapping)):
+            raise ValueError("it holds no config")
+        return Config.from_dict(facts["config"])
+    except (OSError, ValueError, ConfigError) as error:
+        raise RunError(f"{path} is damaged: {error}", hint="start from another run") from error

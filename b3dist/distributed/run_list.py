@@ -1,16 +1,18 @@
 """All runs in a folder: what there is, what is running, and deleting the old ones."""
 
+import contextlib
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from b3dist.distributed.assignments import Assignments
+from b3dist.distributed.initial import InitialSource
 from b3dist.distributed.summary import asset_entries
 from b3dist.distributed.sweep.folder import KIND as SWEEP
 from b3dist.distributed.sweep.status import sweep_counts, sweep_status
-from b3dist.errors import ConfigError, RunError
+from b3dist.errors import B3distError, ConfigError, RunError
 from b3dist.run_folder import RunFolder, RunState, is_driven, read_run_config
 
 
@@ -46,6 +48,8 @@ class Pruned:
     kept: Sequence[str]
     running: Sequence[str]
     """Among the kept: too old to keep, but running."""
+    needed: Sequence[str] = ()
+    """Among the kept: too old to keep, but an unfinished run starts its models from it."""
 
 
 def list_runs(runs: Path) -> list[RunInfo]:
@@ -60,7 +64,7 @@ def list_runs(runs: Path) -> list[RunInfo]:
         try:
             if read_run_config(folder):
                 found.append(_info(folder))
-        except RunError:
+        except B3distError:
             found.append(_damaged(folder))
     return found
 
@@ -73,12 +77,13 @@ def run_status(runs: Path, run_id: str) -> dict[str, Any]:
     """
     run = RunFolder.open(runs, run_id)
     if run.settings.kind == SWEEP:
-        return {**vars(_info(run.path)), **sweep_status(run)}
+        with _called_damage(run.path):
+            return {**vars(_info(run.path)), **sweep_status(run)}
     return {**vars(_info(run.path)), "entries": asset_entries(run, _replay(run))}
 
 
 def prune_runs(runs: Path, *, keep: int) -> Pruned:
-    """Delete all but the newest runs; one that is running or damaged is never deleted.
+    """Delete all but the newest runs; one that is running, damaged or needed by an unfinished run is never deleted.
 
     A run is renamed before it is deleted, so that an interrupted deletion leaves no half run behind.
 
@@ -92,19 +97,37 @@ def prune_runs(runs: Path, *, keep: int) -> Pruned:
     known = list_runs(runs)
     deleted: list[str] = []
     running: list[str] = []
-    for info in known[keep:]:
+    needed: list[str] = []
+    sources: set[Path] = set()
+    for number, info in enumerate(known):  # newest first: a source is older than what starts from it
         if info.state == "damaged":
             continue
         run = RunFolder.open(runs, info.run_id)
+        if number >= keep and run.path in sources:
+            needed.append(info.run_id)
+        if number < keep or run.path in sources:
+            sources |= _sources(run, info)
+            continue
         try:
             with run.driven():
                 grave = run.path.rename(run.path.with_name(f".{run.run_id}.deleted"))
         except RunError:
             running.append(info.run_id)
+            sources |= _sources(run, info)
             continue
         shutil.rmtree(grave)
         deleted.append(info.run_id)
-    return Pruned(deleted=deleted, kept=[info.run_id for info in known if info.run_id not in deleted], running=running)
+    kept = [info.run_id for info in known if info.run_id not in deleted]
+    return Pruned(deleted=deleted, kept=kept, running=running, needed=needed)
+
+
+def _sources(run: RunFolder, info: RunInfo) -> set[Path]:
+    """The run that an unfinished run's models start from, if any and if its config.json still says so."""
+    try:
+        source = InitialSource.of_run(run) if info.state != "finished" else None
+    except RunError:
+        return set()
+    return set() if source is None else {source.path}
 
 
 def _info(folder: Path) -> RunInfo:
@@ -128,7 +151,8 @@ def _info(folder: Path) -> RunInfo:
 
 
 def _sweep_info(run: RunFolder) -> RunInfo:
-    counts, finished, verdict, adopted = sweep_counts(run)
+    with _called_damage(run.path):
+        counts, finished, verdict, adopted = sweep_counts(run)
     return RunInfo(
         run_id=run.run_id,
         kind=run.settings.kind,
@@ -143,6 +167,17 @@ def _sweep_info(run: RunFolder) -> RunInfo:
         verdict=verdict,
         adopted=adopted,
     )
+
+
+@contextlib.contextmanager
+def _called_damage(path: Path) -> Iterator[None]:
+    """What a sweep's ledger or summary raises when it holds something else than it should, said as such."""
+    try:
+        yield
+    except B3distError:  # some are ValueErrors, and say it themselves
+        raise
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise RunError(f"the ledger or summary.json in {path} is damaged: {error!r}") from error
 
 
 def _damaged(folder: Path) -> RunInfo:

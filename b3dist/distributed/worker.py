@@ -19,7 +19,7 @@ from b3dist.distributed.assignments import WorkerId
 from b3dist.distributed.coordinator import Outcome
 from b3dist.distributed.initial import WarmTrainer
 from b3dist.distributed.outcomes import describe_bundle, describe_trained
-from b3dist.errors import B3distError, InsufficientDataError, StorageError
+from b3dist.errors import B3distError, InsufficientDataError, LakeError, SourceGoneError, StorageError
 
 if TYPE_CHECKING:  # imported in the workers only: the driver must not pay seconds for torch and scikit-learn
     from b3dist.data.lake import Lake
@@ -81,25 +81,37 @@ class WorkerSettings:
 def work(loop_config: Mapping[str, WorkerSettings]) -> None:
     """Train leased assets until none is left: the `train_loop_per_worker` of the fleet.
 
-    Raises nothing for an asset that cannot be trained: one asset's error must not restart the worker group.
+    Raises nothing for an asset that cannot be trained: one asset's error must not restart the worker group. Registers
+    before anything else, so that a group that dies while it gets ready counts as a fruitless restart.
     """
-    from b3dist.data.lake import Lake
-
     settings = loop_config["settings"]
     coordinator = settings.coordinator
-    lake = Lake(settings.lake)
-    engine = _load_engine(settings, lake)
     worker = _register(coordinator)
-    if lake.manifest_hash != settings.lake_manifest_hash:
-        ray.get(coordinator.stop.remote(f"the lake {settings.lake} was changed while the run went on"))
+    engine = _get_ready(settings)
     try:
-        while tickers := ray.get(coordinator.lease.remote(worker, engine.most)):
+        while engine is not None and (tickers := ray.get(coordinator.lease.remote(worker, engine.most))):
             for ticker, train in engine.train(tickers):
                 outcome = _conclude(train, settings.assets_dir / ticker)
                 ray.get(coordinator.finish.remote(worker, ticker, outcome))
     except StorageError as error:
         ray.get(coordinator.report_storage_error.remote(error.message))
+    except SourceGoneError as error:
+        ray.get(coordinator.stop.remote(error.message))
     ray.train.report({"rank": worker.rank})
+
+
+def _get_ready(settings: WorkerSettings) -> "Engine | None":
+    """The engine on the run's lake; None after stopping the run, because another group would fare no better."""
+    from b3dist.data.lake import Lake
+
+    try:
+        lake = Lake(settings.lake)
+        if lake.manifest_hash != settings.lake_manifest_hash:
+            raise LakeError(f"the lake {settings.lake} was changed while the run went on")
+        return _load_engine(settings, lake)
+    except Exception as error:  # noqa: BLE001  raising would start the whole group again, for ever
+        ray.get(settings.coordinator.stop.remote(f"{_describe(error)} (worker on {socket.gethostname()})"))
+        return None
 
 
 def _load_engine(settings: WorkerSettings, lake: "Lake") -> Engine:
@@ -137,12 +149,15 @@ def _conclude(train: Train, folder: Path) -> Outcome:
     """Train one asset, whose bundle will be `folder`, and say how it ended.
 
     Raises:
-        StorageError: the run's folder cannot be written; true for every asset, so the run must stop.
+        StorageError, SourceGoneError: the run's folder cannot be written, or what its models start from is gone; true
+            for every asset, so the run must stop.
     """
     try:
         return Outcome(trained=describe_trained(train()))
     except InsufficientDataError as error:
         return Outcome(skipped=error.message)
+    except SourceGoneError:
+        raise
     except StorageError:
         if folder.is_dir():  # a worker that was thought dead was faster
             return Outcome(trained=describe_bundle(folder))

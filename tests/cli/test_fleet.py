@@ -99,7 +99,7 @@ def test_runs_list_and_status_answer_json(b3dist: Command, run: RunFolder) -> No
 def test_runs_prune_lists_what_it_deletes(b3dist: Command, run: RunFolder) -> None:
     """The id is in the answer, and the folder is gone."""
     answer = b3dist("runs", "prune", "--keep", "0", "--runs", run.path.parent, "--json").answer
-    assert answer == {"deleted": [run.run_id], "kept": [], "running": []}
+    assert answer == {"deleted": [run.run_id], "kept": [], "running": [], "needed": []}
     assert not run.path.exists()
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 from collections import Counter
@@ -16,7 +17,7 @@ from b3dist.data.lake import Lake
 from b3dist.distributed.cluster import connected
 from b3dist.distributed.fleet import FleetOptions, drive_fleet
 from b3dist.distributed.worker import TrainAsset
-from b3dist.errors import StorageError
+from b3dist.errors import RunError, StorageError
 from b3dist.run_folder import RunFolder
 from b3dist.training.asset import TrainedAsset, train_asset
 from tests.distributed.runs import QUICK, SLOW, Meanwhile, contents, events, start_run, wait_for, weights
@@ -191,6 +192,18 @@ def test_finished_run_resumes_without_starting_a_worker(small_lake: Path, tmp_pa
     assert (summary["totals"]["trained"], summary["totals"]["already_done"]) == (0, 6)
     assert contents(run.assets) == before
     assert len(events(run, "group")) == groups
+
+
+def test_worker_that_cannot_get_ready_stops_the_run(small_lake: Path, tmp_path: Path) -> None:
+    """Its lake is gone: one group and one sentence, not a new group for ever."""
+    lake = tmp_path / "lake"
+    shutil.copytree(small_lake, lake)
+    run = start_run(lake, tmp_path / "runs")
+    lake.rename(tmp_path / "elsewhere")
+    with pytest.raises(RunError, match=r"stopped: .*lake"):
+        drive_fleet(run, UNTRACKED)
+    assert len(events(run, "group")) == 1
+    assert not events(run, "leased")
 
 
 def test_cluster_is_on_the_loopback_interface_only() -> None:

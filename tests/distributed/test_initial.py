@@ -1,6 +1,7 @@
 """Where warm starts come from: pooled runs, fleets and releases, each asset's own model before any other."""
 
 import json
+import shutil
 from datetime import date
 from pathlib import Path
 
@@ -8,19 +9,25 @@ import numpy as np
 import pytest
 
 from b3dist.data.lake import Lake
+from b3dist.distributed.fleet import FleetOptions, drive_fleet
 from b3dist.distributed.initial import (
+    OPTION,
     WARM_EPOCHS,
     WARM_LEARNING_RATE,
     InitialSource,
     WarmTrainer,
+    check_source,
     find_source,
     open_source,
     warm_config,
 )
-from b3dist.errors import RunError
+from b3dist.distributed.selection import new_run
+from b3dist.distributed.worker import _conclude
+from b3dist.errors import ReleaseError, RunError, SourceGoneError
 from b3dist.recipes import card, pooled
 from b3dist.release import ReleaseStore, create_release
 from b3dist.run_folder import RunFolder
+from b3dist.training.asset import TrainedAsset
 from b3dist.training.bundle import read_bundle
 from tests.release.releases import train_run
 from tests.training.pooled_runs import QUICK, train_pooled_run
@@ -117,9 +124,6 @@ def test_worker_trains_from_the_pooled_model_under_its_cut(
 
 def test_option_survives_in_the_run(small_lake: Path, runs: Path) -> None:
     """What a run was started from is in its config.json, so that resuming needs no word about it."""
-    from b3dist.distributed.initial import OPTION
-    from b3dist.distributed.selection import new_run
-
     source = InitialSource(kind="release", path=Path("/somewhere/releases/R"))
     run = new_run(Lake(small_lake), runs, pooled().with_overrides(QUICK), options={OPTION: source.to_option()})
     assert InitialSource.of_run(RunFolder.open(runs, run.run_id)) == source
@@ -133,3 +137,67 @@ def test_unknown_source_is_refused(runs: Path) -> None:
     empty = InitialSource(kind="run", path=runs / "nothing-in-here")
     with pytest.raises(RunError, match="holds no trained model"):
         warm_config(empty)
+    with pytest.raises(SourceGoneError, match="is gone"):
+        check_source(empty)
+
+
+def test_source_that_is_gone_stops_a_fleet_instead_of_training_from_scratch(
+    small_lake: Path, runs: Path, tickers: list[str], tmp_path: Path
+) -> None:
+    """Before Ray when the run is resumed, and in a worker whose source was deleted meanwhile; both engines ask here."""
+    source_run = train_run(small_lake, tmp_path / "runs", tickers=tickers[-1:])
+    source = InitialSource(kind="run", path=source_run.path)
+    models = open_source(source)
+    assert models(tickers[0]) is None, "a fleet that is there has no model of this one"
+    run = new_run(Lake(small_lake), runs, warm_config(source), options={OPTION: source.to_option()})
+    shutil.rmtree(source_run.path)
+    with pytest.raises(SourceGoneError, match=f"run {source_run.run_id} that models are to start from is gone"):
+        drive_fleet(run, FleetOptions(tracking=False), train_asset=WarmTrainer(source))
+    assert json.loads((run.path / "summary.json").read_text())["state"] == "interrupted"
+
+    def train() -> TrainedAsset:
+        models(tickers[0])
+        raise AssertionError("this asset would be trained from scratch")
+
+    with pytest.raises(SourceGoneError, match="is gone"):
+        _conclude(train, run.assets / tickers[0])
+
+
+def test_release_that_is_gone_or_damaged_is_noticed_before_ray(
+    small_lake: Path, tickers: list[str], tmp_path: Path
+) -> None:
+    """Weights that were cut short, then the whole folder."""
+    release = create_release(
+        ReleaseStore(tmp_path / "releases"), train_run(small_lake, tmp_path / "runs", tickers=tickers[-1:])
+    )
+    source = InitialSource(kind="release", path=release.path)
+    weights = release.path / "weights.pt"
+    weights.chmod(0o644)
+    weights.write_bytes(weights.read_bytes()[:100])
+    with pytest.raises(ReleaseError, match=r"weights\.pt"):
+        check_source(source)
+    shutil.rmtree(release.path)
+    with pytest.raises(SourceGoneError, match="is gone"):
+        check_source(source)
+
+
+def test_source_that_is_being_trained_or_has_no_model_yet_is_refused(
+    small_lake: Path, tickers: list[str], tmp_path: Path
+) -> None:
+    """Which models it would give depends on the moment; a pooled run without its model would mean from scratch."""
+    fleet = train_run(small_lake, tmp_path / "runs", tickers=tickers[-1:])
+    with fleet.driven(), pytest.raises(RunError, match="still being trained"):
+        check_source(InitialSource(kind="run", path=fleet.path))
+    begun = new_run(Lake(small_lake), tmp_path / "runs", pooled(), kind="pooled")
+    with pytest.raises(RunError, match="has no model yet"):
+        check_source(InitialSource(kind="run", path=begun.path))
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"config": {"data": {"new_setting": 1}}}'])
+def test_damaged_bundle_of_the_source_is_named(tmp_path: Path, content: str) -> None:
+    """The file, in one sentence."""
+    path = tmp_path / "run" / "assets" / "PETR4" / "bundle.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(RunError, match=r"PETR4/bundle\.json is damaged"):
+        warm_config(InitialSource(kind="run", path=tmp_path / "run"))
