@@ -9,7 +9,7 @@ import types
 import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import date, datetime
 from typing import Any, Final, Literal, Self
 
 from b3dist.errors import ConfigError
@@ -269,7 +269,8 @@ def _convert(name: str, value: object, kind: Any) -> object:
         return _parse_scalar(value, kind)
     except (TypeError, ValueError):
         expected = {int: "a whole number", float: "a number", bool: "true or false", date: "a date like 2018-12-28"}
-        raise ConfigError(f"{name} must be {expected[kind]}, got {value!r}") from None
+        shown = str(value) if isinstance(value, datetime) else value
+        raise ConfigError(f"{name} must be {expected[kind]}, got {shown!r}") from None
 
 
 def _parse_scalar(value: object, kind: type) -> object:
@@ -282,6 +283,8 @@ def _parse_scalar(value: object, kind: type) -> object:
     if isinstance(value, bool):
         raise TypeError
     if kind is date:
+        if isinstance(value, datetime):  # is a date, but would be written as what no date is read from
+            raise ValueError
         return value if isinstance(value, date) else date.fromisoformat(str(value))
     if kind is int:
         if isinstance(value, float) and value.is_integer():

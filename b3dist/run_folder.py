@@ -21,6 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from b3dist import __version__
 from b3dist.config import Config
 from b3dist.errors import ConfigError, RunError, StorageError
 
@@ -119,17 +120,14 @@ class RunFolder:
                 f"run {run_id} has schema version {content['schema_version']}, expected {SCHEMA_VERSION}",
                 hint="use the version of b3dist that made it, or start a new run",
             )
-        settings = RunSettings(
-            config=Config.from_dict(content["config"]),
-            lake=Path(content["lake"]),
-            lake_manifest_hash=content["lake_manifest_hash"],
-            tickers=content["tickers"],
-            created_at=content["created_at"],
-            versions=content["versions"],
-            kind=content["kind"],
-            options=content.get("options", {}),
-        )
-        return cls(path, settings)
+        try:
+            return cls(path, _settings_of(content))
+        except (KeyError, TypeError, AttributeError, ValueError, ConfigError) as error:
+            what = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
+            raise RunError(
+                f"{path / 'config.json'} is damaged: {what}",
+                hint=f"a newer b3dist than {__version__} may have written it; else restore it, or start a new run",
+            ) from error
 
     def require_same(self, *, config: Config, lake_manifest_hash: str) -> None:
         """Refuse to go on with other settings or other data than the run was started with.
@@ -209,6 +207,24 @@ def read_run_config(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError) as error:
         raise RunError(f"{path / 'config.json'} is damaged: {error}") from error
     return content
+
+
+def _settings_of(content: Mapping[str, Any]) -> RunSettings:
+    tickers, options = content["tickers"], content.get("options", {})
+    if not (isinstance(tickers, list) and all(isinstance(ticker, str) for ticker in tickers)):
+        raise TypeError(f"tickers must be a list of names, got {tickers!r:.100}")
+    if not isinstance(options, Mapping):
+        raise TypeError(f"options must be an object, got {options!r:.100}")
+    return RunSettings(
+        config=Config.from_dict(content["config"]),
+        lake=Path(content["lake"]),
+        lake_manifest_hash=content["lake_manifest_hash"],
+        tickers=tickers,
+        created_at=content["created_at"],
+        versions=content["versions"],
+        kind=content["kind"],
+        options=options,
+    )
 
 
 def is_driven(path: Path) -> bool:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from b3dist.distributed.ledger import Event, Ledger, read_ledger
+from b3dist.errors import RunError
 
 State = Literal["waiting", "leased", "trained", "skipped", "failed"]
 
@@ -85,8 +86,8 @@ class Assignments:
         # The lock comes first: until it is held, a killed driver's coordinator may still append.
         self._ledger = Ledger(ledger_path) if writing else None
         try:
-            for event in read_ledger(ledger_path):
-                self._apply(event)
+            for number, event in enumerate(read_ledger(ledger_path), start=1):
+                self._replay(event, f"{ledger_path}, line {number}")
         except BaseException:
             self.close()
             raise
@@ -217,6 +218,20 @@ class Assignments:
     def _record(self, event: str, **fields: Any) -> None:
         assert self._ledger is not None, "only the ledger's owner may change anything"
         self._apply(self._ledger.append(event, **fields))
+
+    def _replay(self, event: Event, place: str) -> None:
+        """Apply an event read from the ledger.
+
+        Raises:
+            RunError: it is none of a run's events, or of an asset that the run does not cover.
+        """
+        try:
+            self._apply(event)
+        except (KeyError, TypeError, ValueError) as error:
+            raise RunError(
+                f"{place} is no entry of this run's ledger: {error!r}",
+                hint="the run is damaged, or a newer b3dist wrote it: start a new one",
+            ) from error
 
     def _apply(self, event: Event) -> None:
         self._appliers[event["event"]](event)

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from b3dist.errors import RunError
+
 if TYPE_CHECKING:  # the driver must not pay seconds for importing torch and scikit-learn
     from b3dist.training.asset import TrainedAsset
 
@@ -21,17 +23,27 @@ def describe_trained(trained: "TrainedAsset") -> dict[str, Any]:
 
 
 def describe_bundle(folder: Path) -> dict[str, Any]:
-    """The same of an asset whose worker died between writing its folder and saying so; its seconds are not known."""
-    facts = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))
-    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-    windows = facts["splits"]["train"]["num_windows"]
-    return {
-        "seconds": None,
-        "num_train_windows": windows,
-        "epochs": metrics["epochs"],
-        "windows_trained": windows * metrics["epochs"],
-        "metrics": digest(metrics),
-    }
+    """The same of an asset whose worker died between writing its folder and saying so; its seconds are not known.
+
+    Raises:
+        RunError: a file is missing or damaged.
+    """
+    try:
+        facts = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))
+        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        windows = facts["splits"]["train"]["num_windows"]
+        return {
+            "seconds": None,
+            "num_train_windows": windows,
+            "epochs": metrics["epochs"],
+            "windows_trained": windows * metrics["epochs"],
+            "metrics": digest(metrics),
+        }
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        what = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
+        raise RunError(
+            f"{folder} is no complete bundle: {what}", hint="remove that folder and resume the run: it trains again"
+        ) from error
 
 
 def digest(metrics: Mapping[str, Any]) -> dict[str, float | None]:

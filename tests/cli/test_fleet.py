@@ -1,17 +1,25 @@
 """`b3dist fleet` and `b3dist runs`: what is refused before any cluster starts, and what they answer."""
 
+import json
 import shlex
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from b3dist.cli.fleet import advise_fallback, parse_workers
 from b3dist.cli.fleet_progress import describe
+from b3dist.data.lake import Lake
+from b3dist.distributed.assignments import Assignments
 from b3dist.distributed.initial import InitialSource, warm_config
+from b3dist.distributed.selection import new_run
 from b3dist.distributed.summary import FleetProgress
+from b3dist.distributed.sweep.folder import SweepPlan
 from b3dist.errors import ConfigError
+from b3dist.recipes import card
 from b3dist.run_folder import RunFolder
+from b3dist.tuning.space import search_space
 from tests.cli.conftest import Outcome
 from tests.distributed.runs import start_run
 from tests.release.releases import train_run
@@ -103,7 +111,16 @@ def test_runs_prune_lists_what_it_deletes(b3dist: Command, run: RunFolder) -> No
     assert not run.path.exists()
 
 
-@pytest.mark.parametrize(("name", "content"), [("config.json", "{"), ("ledger.jsonl", "[1]\n")])
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("config.json", "{"),
+        ("ledger.jsonl", "[1]\n"),
+        ("ledger.jsonl", '{"event":"promoted","at":1}\n'),
+        ("ledger.jsonl", '{"event":"leased","at":1}\n'),
+        ("ledger.jsonl", '{"event":"leased","at":1,"ticker":"NONE3","attempt":1,"rank":0,"pid":1,"host":"x"}\n'),
+    ],
+)
 def test_a_damaged_run_is_listed_as_such_and_never_pruned(
     b3dist: Command, run: RunFolder, small_lake: Path, name: str, content: str
 ) -> None:
@@ -139,6 +156,74 @@ def test_skipped_assets_of_a_warm_start_are_served_by_its_pooled_run(
 def test_help_says_what_a_warm_start_takes_along(b3dist: Command) -> None:
     """Not the card's 1000 sessions."""
     assert "250 of a pooled run" in " ".join(b3dist("fleet", "--help").stdout.split())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"config": {"model": {"layers": 3}}},
+        {"config": {"data": {"from_session": "2018-01-01T10:00:00"}}},
+        {"config": "x"},
+        {"config": None},
+        {"tickers": None},
+        {"options": []},
+        {"lake": ...},
+    ],
+)
+def test_a_run_whose_settings_were_damaged_hides_no_other(
+    b3dist: Command, run: RunFolder, small_lake: Path, change: dict[str, Any]
+) -> None:
+    """Edited, or written by a newer version: listed as damaged, and `status` and `--resume` name the file."""
+    runs, path = run.path.parent, run.path / "config.json"
+    other = start_run(small_lake, runs)
+    content = {**json.loads(path.read_text()), **change}
+    path.write_text(json.dumps({name: value for name, value in content.items() if value is not ...}))
+    listed = b3dist("runs", "list", "--runs", runs, "--json").answer["runs"]
+    assert {entry["run_id"]: entry["state"] for entry in listed} == {
+        run.run_id: "damaged",
+        other.run_id: "interrupted",
+    }
+    for words in (("runs", "status", run.run_id), ("fleet", "--resume", run.run_id)):
+        error = b3dist(*words, "--runs", runs, "--json").answer["error"]
+        assert f"{run.run_id}/config.json is damaged" in error
+    assert b3dist("runs", "prune", "--keep", "0", "--runs", runs, "--json").answer["deleted"] == [other.run_id]
+
+
+@pytest.mark.parametrize(("name", "content"), [("ledger.jsonl", '{"event":"trial","at":1}\n'), ("summary.json", "[]")])
+def test_a_damaged_sweep_hides_no_other_run(
+    b3dist: Command, run: RunFolder, small_lake: Path, name: str, content: str
+) -> None:
+    """Its ledger or its summary holds something else."""
+    runs = run.path.parent
+    plan = SweepPlan(
+        space=search_space(card()), cohort=["SIMA3"], held_out=[], excluded={}, trials=2, finalists=1, seeds=1,
+        two_objectives=False, halving=False, per_asset=False,
+    )  # fmt: skip
+    sweep = new_run(Lake(small_lake), runs, card(), tickers=["SIMA3"], kind="sweep", options=plan.to_dict())
+    assert [entry["state"] for entry in b3dist("runs", "list", "--runs", runs, "--json").answer["runs"]] == [
+        "interrupted",
+        "interrupted",
+    ]
+    (sweep.path / name).write_text(content, encoding="utf-8")
+    listed = b3dist("runs", "list", "--runs", runs, "--json").answer["runs"]
+    assert {entry["run_id"]: entry["state"] for entry in listed} == {
+        run.run_id: "interrupted",
+        sweep.run_id: "damaged",
+    }
+    assert "damaged" in b3dist("runs", "status", sweep.run_id, "--runs", runs, "--json").answer["error"]
+
+
+def test_status_names_a_damaged_bundle(b3dist: Command, run: RunFolder) -> None:
+    """Written by a worker that died before it said so, and changed since: the file lacks something."""
+    ticker = run.settings.tickers[0]
+    (run.assets / ticker).mkdir()
+    assignments = Assignments(run.settings.tickers, ledger_path=run.ledger, assets_dir=run.assets)
+    assignments.open(pid=1, host="here")
+    assignments.close()
+    for name, content in (("bundle.json", "{}"), ("metrics.json", "{}")):
+        (run.assets / ticker / name).write_text(content, encoding="utf-8")
+    answer = b3dist("runs", "status", run.run_id, "--runs", run.path.parent, "--json").answer
+    assert f"assets/{ticker} is no complete bundle: it lacks 'splits'" in answer["error"]
 
 
 def test_progress_says_what_is_done_and_what_is_left() -> None:
