@@ -94,9 +94,7 @@ def test_every_setting_is_documented() -> None:
 
 def test_a_date_with_a_time_is_refused() -> None:
     """YAML reads `2018-01-01T10:00:00` as one: config.json would hold what cannot be read back as a date."""
-    with pytest.raises(
-        ConfigError, match=r"must be a date like 2018-12-28, got '2018-01-01 10:00:00'"
-    ):
+    with pytest.raises(ConfigError, match=r"must be a date like 2018-12-28, got '2018-01-01 10:00:00'"):
         Config.from_dict({"data": {"from_session": datetime(2018, 1, 1, 10)}})
 
 

@@ -1,5 +1,6 @@
 """`b3dist fleet`: retrain every asset of a lake on Ray."""
 
+import dataclasses
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -22,12 +23,14 @@ from b3dist.cli.options import (
     ToSession,
     build_config,
     parse_tickers,
+    resume_command,
 )
 from b3dist.cli.output import DONE, SOME_ASSETS_FAILED, Answer, Debug, Json, answers
 from b3dist.errors import ConfigError
 from b3dist.recipes import recipe as named_recipe
 
 if TYPE_CHECKING:
+    from b3dist.distributed.fleet import FleetOptions
     from b3dist.run_folder import RunFolder
 
 LakeOrStored = Annotated[
@@ -54,6 +57,17 @@ InitFrom = Annotated[
     typer.Option("--init-from", metavar="RUN|RELEASE", help="Start each asset from this pooled run, fleet or release."),
 ]
 Releases = Annotated[Path | None, typer.Option("--releases", help="Folder of all releases (default: beside the runs).")]
+GpusOrStored = Annotated[
+    float | None,
+    typer.Option("--gpus-per-worker", help="GPUs, or share of one, per worker (default: 0; with --resume as begun)."),
+]
+EngineOrStored = Annotated[
+    Literal["auto", "single", "stack"] | None,
+    typer.Option(
+        "--engine",
+        help="One asset at a time, or packs as one computation (default: auto, stack on GPUs; with --resume as begun).",
+    ),
+]
 Engine = Annotated[
     Literal["auto", "single", "stack"],
     typer.Option("--engine", help="One asset at a time, or packs as one computation; auto: stack on GPUs."),
@@ -73,10 +87,10 @@ def fleet(
     tickers: Tickers = None,
     min_sessions: FleetMinSessions = None,
     workers: Workers = None,
-    gpus_per_worker: GpusPerWorker = 0.0,
+    gpus_per_worker: GpusOrStored = None,
     init_from: InitFrom = None,
     releases: Releases = None,
-    engine: Engine = "auto",
+    engine: EngineOrStored = None,
     precision: PrecisionOption = None,
     resume: Resume = None,
     address: Address = None,
@@ -92,13 +106,14 @@ def fleet(
     debug: Debug = False,
 ) -> Answer:
     """Retrain every asset of a lake on Ray: one run, which can be resumed and inspected."""
-    from b3dist.distributed.fleet import FleetOptions, drive_fleet
+    from b3dist.distributed.fleet import FleetOptions, drive_fleet, kept_options
     from b3dist.distributed.initial import InitialSource, WarmTrainer
 
+    chosen: dict[str, Any] = {} if engine is None else {"engine": engine}
+    chosen |= {} if gpus_per_worker is None else {"gpus_per_worker": gpus_per_worker}
     options = FleetOptions(
+        **chosen,
         workers=parse_workers(workers),
-        gpus_per_worker=gpus_per_worker,
-        engine=engine,
         address=address,
         tracking=mlflow,
         tracking_uri=tracking_uri,
@@ -115,19 +130,28 @@ def fleet(
     }
     if resume is None:
         initial = None if init_from is None else (init_from, releases or runs.resolve().parent / "releases")
-        run = _new(lake or DEFAULT_LAKE, runs, recipe, asked, tickers=parse_tickers(tickers), initial=initial)
+        run = _new(lake or DEFAULT_LAKE, runs, recipe, asked, options, tickers=parse_tickers(tickers), initial=initial)
     elif init_from is not None:
         raise ConfigError("--resume goes on from the run's own initial models", hint="leave out --init-from")
     else:
         run = _resumed(lake, runs, resume, recipe, asked, tickers=parse_tickers(tickers))
+        options = dataclasses.replace(options, **(kept_options(run) | chosen))
+    given = {
+        "--workers": workers,
+        "--gpus-per-worker": gpus_per_worker,
+        "--engine": engine,
+        "--address": address,
+        "--tracking-uri": tracking_uri,
+        "--no-mlflow": not mlflow,
+    }
     try:
         source = InitialSource.of_run(run)
-        trainer = None if source is None else WarmTrainer(source, device="cuda" if gpus_per_worker else "cpu")
+        trainer = None if source is None else WarmTrainer(source, device="cuda" if options.gpus_per_worker else "cpu")
         with fleet_progress() as show:
             summary = drive_fleet(run, options, on_progress=show, train_asset=trainer)
     except KeyboardInterrupt:
-        command = ["b3dist", "fleet", "--lake", str(run.settings.lake), "--runs", str(runs), "--resume", run.run_id]
-        raise KeyboardInterrupt(f"resume with: {shlex.join(command)}") from None
+        command = resume_command("fleet", run.run_id, lake=run.settings.lake, runs=runs, given=given)
+        raise KeyboardInterrupt(f"resume with: {command}") from None
     fallback = source.path if source is not None and source.is_pooled else None
     return _answer(run.path, summary, resumed=resume is not None, fallback=fallback)
 
@@ -137,24 +161,30 @@ def _new(
     runs: Path,
     recipe: str | None,
     asked: dict[str, Any],
+    options: "FleetOptions",
     *,
     tickers: list[str] | None,
     initial: tuple[str, Path] | None,
 ) -> "RunFolder":
     """A new run; `initial` names where its models start, and the folder of releases that may be in."""
     from b3dist.data.lake import Lake
+    from b3dist.distributed.cluster import require_device
     from b3dist.distributed.initial import OPTION, check_source, find_source, warm_config
     from b3dist.distributed.selection import new_run
     from b3dist.training.question import require_same_question
 
+    kept = options.to_kept()
     if initial is None:
-        return new_run(Lake(lake), runs, build_config(recipe or "card", **asked), tickers=tickers)
-    source = find_source(initial[0], runs=runs, releases=initial[1])
-    trained = check_source(source)
-    base = warm_config(source, None if recipe is None else named_recipe(recipe))
-    config = build_config(recipe or "card", **asked, base=base)
-    require_same_question(trained, config)
-    return new_run(Lake(lake), runs, config, tickers=tickers, options={OPTION: source.to_option()})
+        config = build_config(recipe or "card", **asked)
+    else:
+        source = find_source(initial[0], runs=runs, releases=initial[1])
+        trained = check_source(source)
+        base = warm_config(source, None if recipe is None else named_recipe(recipe))
+        config = build_config(recipe or "card", **asked, base=base)
+        require_same_question(trained, config)
+        kept[OPTION] = source.to_option()
+    require_device(config.training.precision, gpus_per_worker=options.gpus_per_worker, address=options.address)
+    return new_run(Lake(lake), runs, config, tickers=tickers, options=kept)
 
 
 def _resumed(

@@ -7,14 +7,20 @@ import contextlib
 import logging
 import os
 import signal
+import socket
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from b3dist.config import Precision
 from b3dist.errors import ConfigError, RunError
 
 _OBJECT_STORE_BYTES = 128 * 2**20  # nothing big crosses the object store; Ray's default is a third of the memory
+
+_PROBE_S = 10.0
+"""How long a cluster may take to accept a connection."""
 
 _ENVIRONMENT = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "1",  # how late a dead worker is noticed; 2 by default
@@ -48,6 +54,8 @@ def connected(address: str | None, *, num_cpus: int, debug: bool = False) -> Ite
     if ray.is_initialized():
         yield ray
         return
+    if not private:
+        _require_listening(chosen)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     quiet = {"log_to_driver": debug, "logging_level": logging.INFO if debug else logging.ERROR}
     try:
@@ -83,6 +91,43 @@ def connected(address: str | None, *, num_cpus: int, debug: bool = False) -> Ite
         ray.shutdown()
 
 
+def attaches(address: str | None) -> bool:
+    """Whether `connected` uses a cluster that is there already, as far as the address tells."""
+    return (address or os.environ.get("RAY_ADDRESS") or "local") != "local"
+
+
+def require_device(precision: Precision, *, gpus_per_worker: float, address: str | None) -> None:
+    """Refuse what no worker can train, before a run is made and before Ray starts; of a cluster little is known yet.
+
+    Raises:
+        ConfigError: a precision that the device lacks, or GPUs asked of a machine that has none.
+    """
+    if precision == "tf32" and not gpus_per_worker:
+        raise ConfigError(
+            "training.precision tf32 needs a GPU", hint="--gpus-per-worker 1, or --precision fp32 or bf16"
+        )
+    if attaches(address) or ("ray" in sys.modules and sys.modules["ray"].is_initialized()):
+        return
+    if gpus_per_worker:
+        num_workers_for({"CPU": len(os.sched_getaffinity(0)), "GPU": _local_gpus()}, gpus_per_worker=gpus_per_worker)
+    elif precision == "bf16":  # only then: torch takes a second to import
+        import torch
+
+        from b3dist.training.precision import require_supported
+
+        require_supported(precision, torch.device("cpu"))
+
+
+def _local_gpus() -> float:
+    """The GPUs that a cluster started by this process would have, as Ray counts them."""
+    from ray._private.accelerators import get_accelerator_manager_for_resource
+
+    manager = get_accelerator_manager_for_resource("GPU")
+    visible = manager.get_current_process_visible_accelerator_ids()
+    present = float(manager.get_current_node_num_accelerators())
+    return present if visible is None else min(present, float(len(visible)))
+
+
 def num_workers_for(resources: dict[str, float], *, gpus_per_worker: float) -> int:
     """As many workers as the cluster can hold: one per core, or one per share of a GPU.
 
@@ -99,9 +144,28 @@ def num_workers_for(resources: dict[str, float], *, gpus_per_worker: float) -> i
     if possible < 1:
         raise ConfigError(
             f"{gpus_per_worker:g} GPUs per worker asked for, but the cluster has {gpus:g}",
-            hint="leave out --gpus-per-worker to train on CPUs",
+            hint="--gpus-per-worker 0 trains on CPUs",
         )
     return max(min(possible, cpus), 1)
+
+
+def _require_listening(address: str) -> None:
+    """Refuse an address where nothing answers: Ray would try for minutes, and heed no Ctrl-C meanwhile."""
+    scheme, _, place = address.rpartition("://")
+    host, separator, port = place.rpartition(":")
+    host = host.strip("[]")
+    if not (separator and port.isdigit()):  # "auto", or what Ray itself will say something about
+        return
+    if not scheme and host in ("127.0.0.1", "localhost", "::1"):
+        from ray.util import get_node_ip_address
+
+        host = get_node_ip_address()  # where Ray takes it to be
+    try:
+        socket.create_connection((host, int(port)), timeout=_PROBE_S).close()
+    except (OSError, OverflowError) as error:
+        raise RunError(
+            f"cannot connect Ray to the cluster at {address}: {error}", hint="check --address and RAY_ADDRESS"
+        ) from error
 
 
 def _restore(handlers: dict[signal.Signals, Any]) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from b3dist.distributed.assignments import Assignments
-from b3dist.distributed.cluster import connected, num_workers_for
+from b3dist.distributed.cluster import attaches, connected, num_workers_for, require_device
 from b3dist.distributed.fit_thread import FitThread
 from b3dist.distributed.initial import WarmTrainer, check_source
 from b3dist.distributed.ledger import Event
@@ -56,8 +56,9 @@ class FleetOptions:
     def __post_init__(self) -> None:
         least, most = self.worker_range or (1, 1)
         if least < 1 or most < least:
+            asked = f"{least}:{most}" if isinstance(self.workers, tuple) else self.workers
             raise ConfigError(
-                f"workers must be at least 1 and least:most in order, got {self.workers}", hint="--workers 4 or 2:8"
+                f"workers must be at least 1 and least:most in order, got {asked}", hint="--workers 4 or 2:8"
             )
         if not 0 <= self.gpus_per_worker <= 64:
             raise ConfigError(f"gpus per worker must be between 0 and 64, got {self.gpus_per_worker:g}")
@@ -73,15 +74,34 @@ class FleetOptions:
         """Whether the workers train packs of assets as one computation."""
         return self.engine == "stack" or (self.engine == "auto" and self.gpus_per_worker > 0)
 
+    def to_kept(self) -> dict[str, Any]:
+        """What a new run's settings keep, so that a resumed one trains the rest the same way."""
+        return {"engine": "stack" if self.stacks else "single", "gpus_per_worker": self.gpus_per_worker}
+
     @property
     def attaches(self) -> bool:
         """Whether the fleet runs on a cluster that is there already."""
-        return (self.address or os.environ.get("RAY_ADDRESS") or "local") != "local"
+        return attaches(self.address)
 
     @property
     def worker_range(self) -> tuple[int, int] | None:
         """Least and most workers; None if the cluster decides."""
         return (self.workers, self.workers) if isinstance(self.workers, int) else self.workers
+
+
+def kept_options(run: RunFolder) -> dict[str, Any]:
+    """Those of FleetOptions that decide a run's bits, as it was begun with; empty for a run that keeps none.
+
+    Raises:
+        RunError: its config.json is damaged.
+    """
+    options = run.settings.options
+    kept = {name: options[name] for name in ("engine", "gpus_per_worker") if name in options}
+    if kept.get("engine", "single") not in ("single", "stack") or not isinstance(
+        kept.get("gpus_per_worker", 0.0), int | float
+    ):
+        raise RunError(f"{run.path / 'config.json'} is damaged: options are {kept}", hint="start a new run")
+    return kept
 
 
 def drive_fleet(
@@ -144,6 +164,9 @@ class _Drive:
     def _train(self) -> None:
         if isinstance(self._train_asset, WarmTrainer):
             check_source(self._train_asset.source)
+        options = self._options
+        precision = self._run.settings.config.training.precision
+        require_device(precision, gpus_per_worker=options.gpus_per_worker, address=options.address)
         most = self._options.worker_range[1] if self._options.worker_range else len(os.sched_getaffinity(0))
         storage = self._run.path / "ray"
         try:

@@ -2,7 +2,7 @@
 
 import json
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,9 @@ import pytest
 from b3dist.cli.fleet import advise_fallback, parse_workers
 from b3dist.cli.fleet_progress import describe
 from b3dist.data.lake import Lake
+from b3dist.distributed import fleet as distributed_fleet
 from b3dist.distributed.assignments import Assignments
+from b3dist.distributed.fleet import FleetOptions, kept_options
 from b3dist.distributed.initial import InitialSource, warm_config
 from b3dist.distributed.selection import new_run
 from b3dist.distributed.summary import FleetProgress
@@ -32,6 +34,12 @@ Command = Callable[..., Outcome]
 def run(small_lake: Path, tmp_path: Path) -> RunFolder:
     """A run that was made and not begun."""
     return start_run(small_lake, tmp_path / "runs")
+
+
+@pytest.fixture
+def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hide the machine's GPUs, if it has any."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
 
 
 def test_unknown_ticker_is_refused_with_the_nearest(b3dist: Command, small_lake: Path, tmp_path: Path) -> None:
@@ -93,6 +101,70 @@ def test_unreadable_number_of_workers_is_refused() -> None:
     """With an example of what is meant."""
     with pytest.raises(ConfigError, match="many"):
         parse_workers("many")
+
+
+def test_workers_out_of_order_are_named_as_they_were_given(b3dist: Command, small_lake: Path) -> None:
+    """Not as a tuple of Python."""
+    outcome = b3dist("fleet", "--lake", small_lake, "--workers", "2:1", "--json")
+    assert "got 2:1" in outcome.answer["error"]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("--precision", "tf32"), "tf32 needs a GPU"),
+        (("--set", "training.precision=tf32"), "tf32 needs a GPU"),
+        (("--gpus-per-worker", "1"), "1 GPUs per worker asked for, but the cluster has 0"),
+    ],
+)
+@pytest.mark.usefixtures("no_gpu")
+def test_what_this_machine_cannot_train_leaves_no_run(
+    b3dist: Command, small_lake: Path, tmp_path: Path, words: Sequence[str], expected: str
+) -> None:
+    """Known before Ray starts."""
+    outcome = b3dist("fleet", "--lake", small_lake, "--runs", tmp_path / "runs", *words, "--json")
+    assert outcome.exit_code == 1
+    assert expected in outcome.answer["error"]
+    assert not (tmp_path / "runs").exists()
+
+
+def test_run_goes_on_as_it_was_begun(
+    b3dist: Command, small_lake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its engine is kept and another one counts only if asked for; the command says again what no run keeps."""
+    driven: list[FleetOptions] = []
+
+    def interrupted(_run: RunFolder, options: FleetOptions, **_rest: object) -> None:
+        driven.append(options)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(distributed_fleet, "drive_fleet", interrupted)
+    runs = tmp_path / "runs"
+    words = ["--workers", "2", "--engine", "stack", "--tracking-uri", "sqlite:///x y.db", "--no-mlflow"]
+    outcome = b3dist("fleet", "--lake", small_lake, "--runs", runs, *words, "--json")
+    _, _, command = outcome.answer["hint"].partition("resume with: b3dist ")
+    assert shlex.split(command)[-7:] == words
+    b3dist(*shlex.split(command), "--json")
+    (run_id,) = (path.name for path in runs.iterdir())
+    assert b3dist("fleet", "--runs", runs, "--resume", run_id, "--json").answer["hint"].endswith(f"--resume {run_id}")
+    b3dist("fleet", "--runs", runs, "--resume", run_id, "--engine", "single")
+    assert [options.engine for options in driven] == ["stack", "stack", "stack", "single"]
+    assert driven[1] == driven[0]
+
+
+@pytest.mark.usefixtures("no_gpu")
+def test_run_on_gpus_is_resumed_on_gpus(b3dist: Command, small_lake: Path, tmp_path: Path) -> None:
+    """Even where there are none: it says so, and that CPUs must be asked for."""
+    kept = FleetOptions(gpus_per_worker=0.5).to_kept()
+    assert kept == {"engine": "stack", "gpus_per_worker": 0.5}
+    run = new_run(Lake(small_lake), tmp_path / "runs", card(), options=kept)
+    assert kept_options(run) == kept
+    answer = b3dist("fleet", "--runs", tmp_path / "runs", "--resume", run.run_id, "--json").answer
+    assert "0.5 GPUs per worker asked for" in answer["error"]
+    assert answer["hint"] == "--gpus-per-worker 0 trains on CPUs"
+    damaged = new_run(Lake(small_lake), tmp_path / "runs", card(), options={"engine": "x"})
+    outcome = b3dist("fleet", "--runs", tmp_path / "runs", "--resume", damaged.run_id, "--json")
+    assert "config.json is damaged" in outcome.answer["error"]
 
 
 def test_runs_list_and_status_answer_json(b3dist: Command, run: RunFolder) -> None:
