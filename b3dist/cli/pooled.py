@@ -1,7 +1,6 @@
 """`b3dist pooled`: one model over all assets of a lake, data-parallel on Ray."""
 
 import contextlib
-import shlex
 import sys
 import time
 from collections.abc import Iterator
@@ -25,6 +24,7 @@ from b3dist.cli.options import (
     ToSession,
     build_config,
     parse_tickers,
+    resume_command,
 )
 from b3dist.cli.output import DONE, SOME_ASSETS_FAILED, Answer, Debug, Json, answers
 from b3dist.cli.time_left import clock
@@ -93,14 +93,21 @@ def pooled(
             to_session=to_session,
             min_sessions=min_sessions,
         )
-        require_trainable(config)
+        require_trainable(config, options)
         run = _new(lake or DEFAULT_LAKE, runs, config, tickers=tickers, storage=storage)
     try:
         with _progress(run.settings.config.training.epochs) as show:
             summary = drive_pooled(run, options, on_progress=show)
     except KeyboardInterrupt:
-        command = ["b3dist", "pooled", "--lake", str(run.settings.lake), "--runs", str(runs), "--resume", run.run_id]
-        raise KeyboardInterrupt(f"resume with: {shlex.join(command)}") from None
+        again = {
+            "--workers": workers,
+            "--gpus-per-worker": gpus_per_worker or None,
+            "--address": address,
+            "--tracking-uri": tracking_uri,
+            "--no-mlflow": not mlflow,
+        }
+        command = resume_command("pooled", run.run_id, lake=run.settings.lake, runs=runs, given=again)
+        raise KeyboardInterrupt(f"resume with: {command}") from None
     return _answer(run.path, summary)
 
 

@@ -18,7 +18,7 @@ from b3dist.config import Config
 from b3dist.data.windows import require_calendar_cut
 from b3dist.distributed.assignments import Assignments, WorkerId
 from b3dist.distributed.checkpoint_storage import known_cause
-from b3dist.distributed.cluster import connected, num_workers_for
+from b3dist.distributed.cluster import attaches, connected, num_workers_for, require_device
 from b3dist.distributed.fit_thread import FitThread
 from b3dist.distributed.pooled_folder import (
     KIND,
@@ -79,14 +79,14 @@ class PooledOptions:
     @property
     def attaches(self) -> bool:
         """Whether the run uses a cluster that is there already."""
-        return (self.address or os.environ.get("RAY_ADDRESS") or "local") != "local"
+        return attaches(self.address)
 
 
-def require_trainable(config: Config) -> None:
+def require_trainable(config: Config, options: PooledOptions) -> None:
     """Refuse what no worker could train, before a run is made and before Ray is started.
 
     Raises:
-        ConfigError: half a calendar cut, a reversed one, or a precision other than fp32.
+        ConfigError: half a calendar cut or a reversed one, a precision other than fp32, or GPUs that are not there.
     """
     require_calendar_cut(config.data)
     precision = config.training.precision
@@ -95,6 +95,7 @@ def require_trainable(config: Config) -> None:
             f"a pooled model trains in fp32 only, got training.precision {precision}",
             hint="leave out training.precision",
         )
+    require_device(precision, gpus_per_worker=options.gpus_per_worker, address=options.address)
 
 
 def drive_pooled(
@@ -156,7 +157,7 @@ class _Drive:
         return self._finish("finished")
 
     def _train(self) -> None:
-        require_trainable(self._run.settings.config)
+        require_trainable(self._run.settings.config, self._options)
         most = self._options.workers or len(os.sched_getaffinity(0))
         with connected(self._options.address, num_cpus=most, debug=self._options.debug) as ray:
             tracker = None

@@ -1,5 +1,6 @@
 """`b3dist pooled` and `fleet --init-from`: what is refused before any cluster starts, and what is shown."""
 
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +9,8 @@ import pytest
 from rich.console import Console
 
 from b3dist.cli.pooled import _answer, _describe, _LinePrinter, _restarts
+from b3dist.distributed import pooled as distributed_pooled
+from b3dist.distributed.pooled import PooledOptions
 from b3dist.run_folder import RunFolder
 from tests.cli.conftest import Outcome
 from tests.distributed.runs import start_run
@@ -40,6 +43,7 @@ def test_pooled_run_is_not_resumed_as_a_fleet_nor_the_reverse(
     [
         (("--set", "training.precision=tf32"), "fp32 only, got training.precision tf32"),
         (("--set", "training.precision=bf16"), "fp32 only, got training.precision bf16"),
+        (("--gpus-per-worker", "64"), "64 GPUs per worker asked for"),
         (("--storage", ""), "names no folder"),
         (("--storage", " "), "names no folder"),
         (("--set", "data.test_from=2018-06-01"), "got None and 2018-06-01"),
@@ -55,6 +59,25 @@ def test_what_no_worker_could_train_is_refused_at_once(
     assert expected in outcome.answer["error"]
     assert not (tmp_path / "runs").exists()
     assert "starting Ray" not in outcome.stderr
+
+
+def test_interrupted_run_says_how_it_goes_on_as_it_was_begun(
+    b3dist: Command, small_lake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command repeats what a run does not keep, and can be run."""
+    driven: list[PooledOptions] = []
+
+    def interrupted(_run: RunFolder, options: PooledOptions, **_rest: object) -> None:
+        driven.append(options)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(distributed_pooled, "drive_pooled", interrupted)
+    words = ["--workers", "2", "--tracking-uri", "sqlite:///x y.db", "--no-mlflow"]
+    outcome = b3dist("pooled", "--lake", small_lake, "--runs", tmp_path / "runs", *words, "--json")
+    _, _, command = outcome.answer["hint"].partition("resume with: b3dist ")
+    assert shlex.split(command)[-5:] == words
+    b3dist(*shlex.split(command), "--json")
+    assert driven[1] == driven[0]
 
 
 def test_restart_is_said_instead_of_counting_back(capsys: pytest.CaptureFixture[str]) -> None:
