@@ -48,19 +48,32 @@ Search = Annotated[
     typer.Option(
         "--search",
         metavar="NAME[=LOW:HIGH]",
-        help="One more setting to search, e.g. training.learning_rate, or another range. Repeatable.",
+        help="One more setting to search, or another range. Repeatable. Always searched: loss.gamma=0:6, "
+        "loss.action_weight=2:200, loss.return_weight=5:500, model.dropout=0:0.8. On request: "
+        "training.learning_rate=0.0001:0.01, training.weight_decay=1e-05:0.001, model.hidden_size=16:256, "
+        "data.lookback=16:64, data.volatility_multiple=0.5:2.",
     ),
 ]
 Cohort = Annotated[int | None, typer.Option("--cohort", help="Size of a sampled cohort (default 10).")]
 HeldOut = Annotated[
-    int | None, typer.Option("--held-out", help="Most assets outside the cohort that judge the winner (default 20).")
+    int | None,
+    typer.Option("--held-out", help="Most assets outside the cohort that judge the winner (default 20; 6 are needed)."),
 ]
 Finalists = Annotated[int | None, typer.Option("--finalists", help="Best trials tried again (default 3).")]
 Seeds = Annotated[int | None, typer.Option("--seeds", help="Fresh seeds for finalists and winner (default 3).")]
 TwoObjectives = Annotated[
-    bool, typer.Option("--two-objectives", help="Search the return error relative to persistence as well.")
+    bool,
+    typer.Option(
+        "--two-objectives", help="Search the return error relative to persistence as well; not with --per-asset."
+    ),
 ]
-PerAsset = Annotated[bool, typer.Option("--per-asset", help="Also choose parameters for each asset of the cohort.")]
+PerAsset = Annotated[
+    bool,
+    typer.Option(
+        "--per-asset",
+        help="Also choose parameters for each of the cohort's assets, at least 6; not with --two-objectives.",
+    ),
+]
 NoHalving = Annotated[bool, typer.Option("--no-halving", help="Train every trial to its end.")]
 Workers = Annotated[
     int | None, typer.Option("--workers", help="Trials, or packs of trials, that run at once (default: all cores).")
@@ -153,9 +166,10 @@ def sweep(
                 hint=f"leave them out to resume {resume}, or start a new sweep",
             )
         folder = _reopened(lake, runs, resume)
+    from b3dist.distributed.sweep.cautions import cautions_before
     from b3dist.distributed.sweep.drive import drive_sweep
 
-    for line in notices(folder.plan):
+    for line in (*notices(folder.plan), *cautions_before(folder.plan, folder.config)):
         print(line, file=sys.stderr, flush=True)
     with _resume_said(folder, runs), sweep_progress() as show:
         summary = drive_sweep(folder, options, on_progress=show)
@@ -167,7 +181,8 @@ def _new(lake: Path, runs: Path, recipe: str, training: dict[str, Any], request:
     from b3dist.data.lake import Lake
     from b3dist.distributed.sweep.plan import SweepRequest, new_sweep
 
-    return new_sweep(Lake(lake), runs, config, SweepRequest(**request))
+    usual = build_config(recipe).training.epochs
+    return new_sweep(Lake(lake), runs, config, SweepRequest(**request, recipe_epochs=usual))
 
 
 def _reopened(lake: Path | None, runs: Path, sweep_id: str) -> "SweepFolder":

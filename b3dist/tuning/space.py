@@ -145,7 +145,7 @@ def search_space(base: Config, requested: Sequence[str] = ()) -> SearchSpace:
         if name not in known:
             tails = [key for key in known if key.rpartition(".")[2] == name]
             nearest = tails or difflib.get_close_matches(name, known, n=1, cutoff=0.0)
-            raise ConfigError(f"{name!r} cannot be searched", hint=f"did you mean {nearest[0]}?")
+            raise ConfigError(f"{name!r} cannot be searched", hint=f"did you mean {nearest[0]}? {_searchable()}")
         if name in named:
             raise ConfigError(f"--search names {name} twice", hint="give it once, with one range")
         named.add(name)
@@ -181,6 +181,11 @@ def _require_valid_ends(base: Config, dimension: Dimension) -> None:
                 f"{dimension.name} cannot be searched from {dimension.low:g} to {dimension.high:g}: {error.message}",
                 hint=f"for example --search {dimension.name}={_default(dimension.name)}",
             ) from error
+
+
+def _searchable() -> str:
+    ranges = [f"{one.name}={one.low:g}:{one.high:g}" for one in (*ALWAYS, *ON_REQUEST)]
+    return f"what can be searched, with its usual range: {', '.join(ranges)}"
 
 
 def _default(name: str) -> str:

@@ -20,6 +20,7 @@ import optuna
 from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from b3dist.config import Config
 from b3dist.tuning.journal import (
     ABANDONED,
     BASELINE,
@@ -179,7 +180,7 @@ class Search:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         two = self.settings.two_objectives
         pruner: optuna.pruners.BasePruner = optuna.pruners.SuccessiveHalvingPruner(
-            min_resource=max(1, self.settings.epochs // REDUCTION), reduction_factor=REDUCTION
+            min_resource=first_rung(self.settings.epochs), reduction_factor=REDUCTION
         )
         study = optuna.create_study(
             study_name=STUDY,
@@ -230,6 +231,17 @@ class Search:
         tried = np.array([space.to_unit(trial.params) for trial in trials if trial.params])
         new = bool((np.abs(tried - space.to_unit(params)).max(axis=1) > 1e-3).all())
         return params if new else None
+
+
+def sure_epochs(config: Config) -> int:
+    """Epochs a training has at least, early stopping or not."""
+    # With the card's min_delta patience always runs out: it trains 21 epochs of 50.
+    return min(config.training.epochs, config.training.patience + 1)
+
+
+def first_rung(epochs: int) -> int:
+    """The epoch after which successive halving stops a trial for the first time."""
+    return max(1, epochs // REDUCTION)
 
 
 def num_begun(trials: Sequence[FrozenTrial]) -> int:

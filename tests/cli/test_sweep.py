@@ -13,6 +13,7 @@ from b3dist.data.lake import Lake
 from b3dist.distributed.sweep.outcome import Outcome, write_outcome
 from b3dist.distributed.sweep.progress import SweepProgress
 from b3dist.tuning.journal import read_trials
+from b3dist.tuning.space import ALWAYS, ON_REQUEST
 from b3dist.tuning.verdict import Verdict
 from tests.cli.conftest import Outcome as Told
 from tests.distributed.runs import start_run
@@ -154,3 +155,31 @@ def test_progress_says_how_trials_ended_and_what_there_is_to_beat() -> None:
     assert counts(later) == (3, 120)
     assert stage_in_words(later) == "held-out (3 of 3)"
     assert describe(later, left_s=5) == "trainings, 0:05 left of this phase"
+
+
+def test_what_can_be_searched_is_in_the_help_and_in_the_error(
+    b3dist: Command, small_lake: Path, tmp_path: Path
+) -> None:
+    """Every setting, with its usual range."""
+    told = "".join(b3dist("sweep", "--help").stdout.split())
+    refused = b3dist("sweep", "--lake", small_lake, "--runs", tmp_path, "--search", "model.size", "--json").answer
+    for one in (*ALWAYS, *ON_REQUEST):
+        assert f"{one.name}={one.low:g}:{one.high:g}" in told
+        assert f"{one.name}={one.low:g}:{one.high:g}" in refused["hint"]
+
+
+def test_cautions_come_before_the_waiting_and_again_with_the_answer(
+    b3dist: Command, small_lake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A new sweep knows how many epochs its recipe has; it is interrupted before it costs anything."""
+    sweep = concluded(searched(small_lake, tmp_path), adopted=False)
+    outcome = b3dist("sweep", "--runs", tmp_path, "--resume", sweep.run.run_id, "--json")
+    assert "two in three are stopped" in outcome.stderr
+    assert any("two in three are stopped" in one for one in outcome.answer["warnings"])
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("b3dist.distributed.sweep.drive.drive_sweep", interrupted)
+    asked = ["--lake", small_lake, "--runs", tmp_path, "--min-sessions", "300", "--set", "training.epochs=4"]
+    assert "every trial trains 4 of the recipe's 50 epochs" in b3dist("sweep", *asked).stderr

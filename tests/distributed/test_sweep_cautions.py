@@ -1,8 +1,29 @@
 """What a reader is told before believing a sweep's trials."""
 
-from b3dist.distributed.sweep.cautions import cautions_of, describe_cohort
+from dataclasses import replace
+
+import pytest
+
+from b3dist.distributed.sweep.cautions import cautions_before, cautions_of, describe_cohort
+from b3dist.distributed.sweep.folder import SweepPlan
 from b3dist.tuning.journal import TrialRecord
+from b3dist.tuning.space import search_space
 from tests.distributed.sweeps import BASE, scored
+
+CARD = BASE.replace_setting("training.epochs", 50)
+PLAN = SweepPlan(
+    space=search_space(CARD),
+    cohort=list("ABCDEF"),
+    held_out=list("GHIJKL"),
+    excluded={},
+    trials=40,
+    finalists=3,
+    seeds=3,
+    two_objectives=False,
+    halving=True,
+    per_asset=False,
+    recipe_epochs=50,
+)
 
 
 def trial(number: int, curve: list[float], *, assets: int = 2) -> TrialRecord:
@@ -43,3 +64,29 @@ def test_few_events_and_curves_that_still_rise_are_told() -> None:
     few[0].attributes["assets"]["SIM0"]["confusion"] = [[3, 0, 0], [0, 18, 0], [0, 0, 300]]
     (caution,) = cautions_of(few, BASE)
     assert "3 buys, 18 sells, 300 holds" in caution
+
+
+def test_the_usual_sweep_needs_no_caution() -> None:
+    """Nor one of a version that did not note the recipe's epochs."""
+    assert cautions_before(PLAN, CARD) == []
+    assert cautions_before(replace(PLAN, recipe_epochs=None, halving=False), BASE) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "epochs", "said"),
+    [
+        ({"halving": False}, 6, "trains 6 of the recipe's 50 epochs"),
+        ({"halving": False}, 6, "best.yaml says 6 as well"),
+        ({"trials": 8}, 50, "with 8 trials of 21 epochs two in three are stopped after epoch 7"),
+        ({"recipe_epochs": 6}, 6, "with 40 trials of 6 epochs two in three are stopped after epoch 2"),
+        ({"per_asset": True, "halving": False, "cohort": list("ABC")}, 50, "--per-asset with 3 assets"),
+        ({"space": search_space(CARD, ["data.lookback=16:48"])}, 50, "data.lookback is searched"),
+        ({"space": search_space(CARD, ["data.volatility_multiple"])}, 50, "other labels"),
+    ],
+)
+def test_what_cannot_come_to_much_is_told_before_it_is_waited_for(
+    changes: dict[str, object], epochs: int, said: str
+) -> None:
+    """One sentence each."""
+    (caution,) = cautions_before(replace(PLAN, **changes), CARD.replace_setting("training.epochs", epochs))  # type: ignore[arg-type]
+    assert said in caution

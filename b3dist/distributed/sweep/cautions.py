@@ -5,10 +5,63 @@ from typing import Any
 
 from b3dist.config import Config
 from b3dist.data.schema import ACTIONS
+from b3dist.distributed.sweep.folder import SweepPlan
+from b3dist.tuning.evidence import FEWEST_ASSETS
 from b3dist.tuning.finalists import baseline_of
 from b3dist.tuning.journal import TrialRecord
 from b3dist.tuning.scores import AssetScore, CohortScore, constant_scores, most_frequent_action, support_of
 from b3dist.tuning.standings import warn_of_rare
+from b3dist.tuning.study import first_rung, sure_epochs
+
+_FEW_EPOCHS, _FEW_TRIALS = 10, 15
+"""Below either, successive halving decides on next to nothing."""
+_CHANGES_WINDOWS = {
+    "data.lookback": "windows (the parts' borders move)",
+    "data.volatility_multiple": "labels (what counts as a move changes)",
+}
+
+
+def cautions_before(plan: SweepPlan, config: Config) -> list[str]:
+    """Sentences about what is asked for, to be read before waiting for it."""
+    return [one for one in (_short(plan, config), _halved(plan, config), _few(plan), *_moving(plan)) if one]
+
+
+def _short(plan: SweepPlan, config: Config) -> str | None:
+    epochs, usual = config.training.epochs, plan.recipe_epochs
+    if usual is None or epochs >= usual:
+        return None
+    return (
+        f"every trial trains {epochs} of the recipe's {usual} epochs, trial 0 too, which may make it easy to beat; "
+        f"best.yaml says {epochs} as well, and a fleet with it trains no longer"
+    )
+
+
+def _halved(plan: SweepPlan, config: Config) -> str | None:
+    epochs = sure_epochs(config)
+    if not plan.halving or (epochs >= _FEW_EPOCHS and plan.trials >= _FEW_TRIALS):
+        return None
+    return (
+        f"with {plan.trials} trials of {epochs} epochs two in three are stopped after epoch {first_rung(epochs)}, "
+        "mostly by luck; --no-halving trains each to its end"
+    )
+
+
+def _few(plan: SweepPlan) -> str | None:
+    if not plan.per_asset or len(plan.cohort) >= FEWEST_ASSETS:
+        return None
+    return (
+        f"--per-asset with {len(plan.cohort)} assets, at least {FEWEST_ASSETS} are needed to adopt choices per asset: "
+        "whatever is found, no assets/TICKER.yaml will be written"
+    )
+
+
+def _moving(plan: SweepPlan) -> list[str]:
+    return [
+        f"{name} is searched: trials with another value are judged on other {what}, so their scores answer different "
+        "questions, and the best may only have the easiest"
+        for name, what in _CHANGES_WINDOWS.items()
+        if name in plan.space.names
+    ]
 
 
 def describe_cohort(records: Sequence[TrialRecord]) -> dict[str, Any] | None:

@@ -24,7 +24,7 @@ from b3dist.distributed.sweep.progress import SweepProgress
 from b3dist.distributed.sweep.stages import Stages
 from b3dist.distributed.sweep.tracking import SweepTracking
 from b3dist.errors import B3distError, ConfigError, RunError, StorageError
-from b3dist.tuning.study import Search, SearchSettings
+from b3dist.tuning.study import Search, SearchSettings, sure_epochs
 
 if TYPE_CHECKING:
     from b3dist.distributed.sweep.suggest import PackSizes
@@ -90,8 +90,7 @@ def search_settings(sweep: SweepFolder) -> SearchSettings:
         space=plan.space,
         start=plan.space.start(config),
         budget=plan.trials,
-        # With the card's min_delta patience always runs out: it trains 21 epochs of 50.
-        epochs=min(config.training.epochs, config.training.patience + 1),
+        epochs=sure_epochs(config),
         seed=config.seed,
         two_objectives=plan.two_objectives,
         halving=plan.halving,

@@ -43,6 +43,8 @@ class SweepPlan:
     """Models one after the other, or stacks of trials x assets; the same numbers up to the order of float sums."""
     trials_at_once: int | None = None
     """Trials that a worker trains as one stack; None: chosen by what fits and what is left."""
+    recipe_epochs: int | None = None
+    """Of the named recipe, before files and settings laid over it; None where that is not known."""
 
     def __post_init__(self) -> None:
         """Raises ValueError for what no sweep can have been asked for."""

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from b3dist.config import Config
-from b3dist.distributed.sweep.cautions import cautions_of, describe_cohort
+from b3dist.distributed.sweep.cautions import cautions_before, cautions_of, describe_cohort
 from b3dist.distributed.sweep.folder import SweepFolder
 from b3dist.errors import StorageError
 from b3dist.run_folder import SCHEMA_VERSION
@@ -99,7 +99,7 @@ def write_outcome(
         "verdict": outcome.verdict.to_dict() if outcome else None,
         "asset_verdict": outcome.asset_verdict.to_dict() if outcome and outcome.asset_verdict else None,
         "cohort": describe_cohort(records),
-        "warnings": cautions_of(records, sweep.config),
+        "warnings": [*cautions_before(sweep.plan, sweep.config), *cautions_of(records, sweep.config)],
         "finalists": [_describe_finalist(one) for one in outcome.finalists] if outcome else [],
         "choices": [vars(one) for one in outcome.choices] if outcome else [],
         "pareto_front": [record.number for record in pareto_front(records)] if sweep.plan.two_objectives else [],

@@ -40,6 +40,8 @@ class SweepRequest:
     engine: Literal["single", "stack"] = "single"
     trials_at_once: int | None = None
     """Per worker, on the stack engine; None: automatic."""
+    recipe_epochs: int | None = None
+    """Of the named recipe; a sweep that trains fewer says so."""
 
     def __post_init__(self) -> None:
         for name in ("trials", "cohort_size", "finalists", "seeds"):
@@ -102,6 +104,7 @@ def new_sweep(lake: Lake, runs: Path, base: Config, request: SweepRequest) -> Sw
         per_asset=request.per_asset,
         engine=request.engine,
         trials_at_once=request.trials_at_once,
+        recipe_epochs=request.recipe_epochs,
     )
     return SweepFolder(new_run(lake, runs, base, tickers=plan.cohort, kind=KIND, options=plan.to_dict()), plan)
 
