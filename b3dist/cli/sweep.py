@@ -1,9 +1,8 @@
 """`b3dist sweep`: search hyperparameters on Ray Tune."""
 
 import contextlib
-import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,6 +29,7 @@ from b3dist.cli.options import (
     ToSession,
     build_config,
     parse_tickers,
+    resume_command,
 )
 from b3dist.cli.output import Answer, Debug, Json, answers
 from b3dist.cli.sweep_answer import sweep_answer
@@ -37,6 +37,7 @@ from b3dist.cli.sweep_progress import sweep_progress
 from b3dist.errors import ConfigError
 
 if TYPE_CHECKING:
+    from b3dist.distributed.fleet import FleetOptions
     from b3dist.distributed.sweep.folder import SweepFolder, SweepPlan
 
 Tickers = Annotated[
@@ -157,7 +158,7 @@ def sweep(
     }
     if resume is None:
         request["engine"] = "stack" if options.stacks else "single"
-        folder = _new(lake or DEFAULT_LAKE, runs, recipe or "card", training, request)
+        folder = _new(lake or DEFAULT_LAKE, runs, recipe or "card", training, request, options)
     else:
         named = [*request, *(name for name, value in {"recipe": recipe, **training}.items() if value is not None)]
         if named:
@@ -171,16 +172,33 @@ def sweep(
 
     for line in (*notices(folder.plan), *cautions_before(folder.plan, folder.config)):
         print(line, file=sys.stderr, flush=True)
-    with _resume_said(folder, runs), sweep_progress() as show:
+    given = {
+        "--workers": workers,
+        "--gpus-per-worker": gpus_per_worker or None,
+        "--engine": None if engine == "auto" else engine,
+        "--address": address,
+        "--tracking-uri": tracking_uri,
+        "--no-mlflow": not mlflow,
+    }
+    with _resume_said(folder, runs, given), sweep_progress() as show:
         summary = drive_sweep(folder, options, on_progress=show)
     return sweep_answer(folder, summary)
 
 
-def _new(lake: Path, runs: Path, recipe: str, training: dict[str, Any], request: dict[str, Any]) -> "SweepFolder":
+def _new(
+    lake: Path,
+    runs: Path,
+    recipe: str,
+    training: dict[str, Any],
+    request: dict[str, Any],
+    options: "FleetOptions",
+) -> "SweepFolder":
     config = build_config(recipe, **training)
     from b3dist.data.lake import Lake
+    from b3dist.distributed.cluster import require_device
     from b3dist.distributed.sweep.plan import SweepRequest, new_sweep
 
+    require_device(config.training.precision, gpus_per_worker=options.gpus_per_worker, address=options.address)
     usual = build_config(recipe).training.epochs
     return new_sweep(Lake(lake), runs, config, SweepRequest(**request, recipe_epochs=usual))
 
@@ -209,9 +227,9 @@ def notices(plan: "SweepPlan") -> list[str]:
 
 
 @contextlib.contextmanager
-def _resume_said(folder: "SweepFolder", runs: Path) -> Iterator[None]:
+def _resume_said(folder: "SweepFolder", runs: Path, given: Mapping[str, object]) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        command = ["b3dist", "sweep", "--runs", str(runs), "--resume", folder.run.run_id]
-        raise KeyboardInterrupt(f"resume with: {shlex.join(command)}") from None
+        command = resume_command("sweep", folder.run.run_id, lake=folder.run.settings.lake, runs=runs, given=given)
+        raise KeyboardInterrupt(f"resume with: {command}") from None

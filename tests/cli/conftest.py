@@ -38,3 +38,9 @@ def b3dist(capfd: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
         return Outcome(exit_code=code if isinstance(code, int) else 0, stdout=captured.out, stderr=captured.err)
 
     return run
+
+
+@pytest.fixture
+def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hide the machine's GPUs, if it has any."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")

@@ -36,12 +36,6 @@ def run(small_lake: Path, tmp_path: Path) -> RunFolder:
     return start_run(small_lake, tmp_path / "runs")
 
 
-@pytest.fixture
-def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hide the machine's GPUs, if it has any."""
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-
-
 def test_unknown_ticker_is_refused_with_the_nearest(b3dist: Command, small_lake: Path, tmp_path: Path) -> None:
     """No run is left behind, and Ray was not started."""
     outcome = b3dist("fleet", "--lake", small_lake, "--runs", tmp_path / "runs", "--tickers", "SIMA3,SIMB1", "--json")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -49,6 +50,48 @@ def test_wrong_requests_are_refused_before_ray_starts(
     assert outcome.exit_code == 1
     assert said in f"{outcome.answer['error']} {outcome.answer['hint']}"
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--set", "training.precision=tf32"], "tf32 needs a GPU"),
+        (["--gpus-per-worker", "1"], "1 GPUs per worker asked for, but the cluster has 0"),
+    ],
+)
+@pytest.mark.usefixtures("no_gpu")
+def test_what_this_machine_cannot_train_leaves_no_sweep(
+    b3dist: Command, small_lake: Path, tmp_path: Path, options: list[str], said: str
+) -> None:
+    """Known before the lake is read; of a resumed sweep before Ray starts, and it stays as it was."""
+    usable = ["--min-sessions", "300", "--set", "data.label_set=forward_return"]
+    outcome = b3dist("sweep", "--lake", small_lake, "--runs", tmp_path / "new", *usable, *options, "--json")
+    assert outcome.exit_code == 1
+    assert said in outcome.answer["error"]
+    assert not (tmp_path / "new").exists()
+    if "--set" not in options:
+        sweep = searched(small_lake, tmp_path)
+        outcome = b3dist("sweep", "--runs", tmp_path, "--resume", sweep.run.run_id, *options, "--json")
+        assert said in outcome.answer["error"]
+        assert not (sweep.run.path / "summary.json").exists()
+
+
+def test_an_interrupted_sweep_says_how_to_go_on_as_it_was_begun(
+    b3dist: Command, small_lake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the options that its folder does not keep."""
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("b3dist.distributed.sweep.drive.drive_sweep", interrupted)
+    sweep = searched(small_lake, tmp_path)
+    words = ["--workers", "2", "--engine", "stack", "--tracking-uri", "sqlite:///x y.db", "--no-mlflow"]
+    outcome = b3dist("sweep", "--runs", tmp_path, "--resume", sweep.run.run_id, *words, "--json")
+    _, _, command = outcome.answer["hint"].partition("resume with: b3dist ")
+    assert shlex.split(command)[-7:] == words
+    again = b3dist(*shlex.split(command), "--json")
+    assert again.answer["hint"] == outcome.answer["hint"]
 
 
 def test_a_resumed_sweep_keeps_its_settings(b3dist: Command, small_lake: Path, tmp_path: Path) -> None:

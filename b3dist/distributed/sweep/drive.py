@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
-from b3dist.distributed.cluster import connected, num_workers_for
+from b3dist.distributed.cluster import connected, num_workers_for, require_device
 from b3dist.distributed.fleet import FleetOptions
 from b3dist.distributed.ledger import Ledger
 from b3dist.distributed.sweep.agreement import require_whole_journal, tell_ledger
@@ -57,6 +57,8 @@ def drive_sweep(
     with sweep.run.driven():
         if (finished := finished_summary(sweep)) is not None:
             return _judged(finished)
+        precision = sweep.config.training.precision
+        require_device(precision, gpus_per_worker=options.gpus_per_worker, address=options.address)
         require_whole_journal(sweep)
         evaluations = Evaluations.of(sweep.run.ledger)
         ledger = Ledger(sweep.run.ledger)

@@ -65,8 +65,8 @@ class Stages:
         """From the trials to the verdict."""
         baseline = baseline_of(list(self._records.values()))
         if baseline is None:
-            first = next((record for record in self._records.values() if record.is_baseline), None)
-            why = first.attributes.get("error", "unknown") if first else "it was never run"
+            tried = [one for one in self._records.values() if one.is_baseline and not one.was_abandoned]
+            why = tried[0].attributes.get("error", "unknown") if tried else "it was never run"
             return Outcome(
                 winner=None, verdict=_kept(f"trial 0, the configuration started from, failed ({why}): nothing to beat")
             )
