@@ -71,6 +71,7 @@ def pooled(
 ) -> Answer:
     """Train one model over all assets of a lake, data-parallel on Ray: one run, which can be resumed."""
     from b3dist.distributed.pooled import PooledOptions, drive_pooled, require_trainable
+    from b3dist.distributed.pooled_folder import finished_summary
 
     options = PooledOptions(
         workers=workers,
@@ -83,6 +84,9 @@ def pooled(
     given = [tickers, storage, recipe, recipe_file, overrides, seed, from_session, to_session, min_sessions]
     if resume is not None:
         run = _resumed(runs, resume, lake, unchanged=all(option is None for option in given))
+        if (finished := finished_summary(run)) is not None:
+            print(f"run {run.run_id} has already finished: nothing is started or written", file=sys.stderr)
+            return _answer(run.path, finished)
     else:
         config = build_config(
             recipe or "pooled",

@@ -25,10 +25,10 @@ from b3dist.distributed.pooled_folder import (
     MODEL_FOLDER,
     STORAGE_OPTION,
     Epochs,
+    finished_summary,
     read_metrics,
     read_progress,
     remove_partial_checkpoints,
-    require_whole,
 )
 from b3dist.distributed.summary import summarise
 from b3dist.errors import B3distError, ConfigError, RunError, StorageError
@@ -109,7 +109,8 @@ def drive_pooled(
         on_progress: called with all epochs so far whenever there is a new one.
 
     Returns:
-        What summary.json holds: a fleet's, and under `pooled` the model's own.
+        What summary.json holds: a fleet's, and under `pooled` the model's own; of a run that has finished what it
+        held already.
 
     Raises:
         ConfigError: the run is of another kind, the workers do not fit, or as `require_trainable`.
@@ -120,7 +121,8 @@ def drive_pooled(
     if run.settings.kind != KIND:
         raise ConfigError(f"run {run.run_id} is of kind {run.settings.kind}, expected {KIND}")
     with run.driven():
-        require_whole(run)
+        if (finished := finished_summary(run)) is not None:
+            return finished
         return _Drive(run, options, on_progress).run()
 
 

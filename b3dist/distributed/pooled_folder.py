@@ -20,6 +20,11 @@ MODEL_FOLDER = "pooled"
 
 _TOLD = {"num_train_windows", "workers", "seconds", "stepping_s", "all_reduce_s", "val_loss", "pid"}
 _MEASURED = {"val", "test", "best_epoch", "epochs"}
+_SUMMARISED = {"run_id", "totals", "assets", "pooled"}
+_COUNTED = {
+    *("trained", "skipped", "failed", "already_done", "already_skipped"),
+    *("windows_trained", "train_seconds", "wall_seconds"),
+}
 
 Epochs = list[dict[str, Any]]
 
@@ -80,6 +85,28 @@ def require_whole(run: RunFolder) -> None:
         read_bundle(run.path / MODEL_FOLDER)
     except RunError as error:
         raise RunError(error.message, hint=_again(run)) from error
+
+
+def finished_summary(run: RunFolder) -> dict[str, Any] | None:
+    """What summary.json holds if the run has finished and all it wrote is there; None if anything is left to do.
+
+    Raises:
+        RunError: as `require_whole`.
+    """
+    require_whole(run)
+    try:
+        summary = json.loads((run.path / "summary.json").read_text(encoding="utf-8"))
+        whole = (
+            summary["state"] == "finished" and summary.keys() >= _SUMMARISED and summary["totals"].keys() >= _COUNTED
+        )
+        written = [entry["ticker"] for entry in summary["assets"] if entry["state"] == "trained"]
+        left = any(entry["state"] == "waiting" for entry in summary["assets"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None  # a driver that died as it ended leaves none: what is left is then told by the folders
+    present = all((run.assets / ticker).is_dir() for ticker in written)
+    if not (whole and present and not left and (metrics := read_metrics(run)) is not None):
+        return None
+    return {**summary, "metrics": metrics}
 
 
 def remove_partial_checkpoints(run: RunFolder) -> None:

@@ -11,6 +11,7 @@ from rich.console import Console
 from b3dist.cli.pooled import _answer, _describe, _LinePrinter, _restarts
 from b3dist.distributed import pooled as distributed_pooled
 from b3dist.distributed.pooled import PooledOptions
+from b3dist.distributed.pooled_folder import finished_summary
 from b3dist.run_folder import RunFolder
 from tests.cli.conftest import Outcome
 from tests.distributed.runs import start_run
@@ -140,6 +141,28 @@ def test_finished_run_without_metrics_is_no_answer(b3dist: Command, pooled_run: 
     damaged = b3dist(*words)
     assert damaged.exit_code == 1
     assert "metrics.json" in damaged.answer["error"]
+
+
+def test_finished_run_is_said_to_be_finished_and_left_as_it_is(
+    b3dist: Command, pooled_run: RunFolder, tmp_path: Path
+) -> None:
+    """No Ray, no MLflow, and no byte of its record changes; without its record or a bundle it is gone on with."""
+    runs = tmp_path / "runs"
+    shutil.copytree(pooled_run.path, runs / pooled_run.run_id)
+    words = ("pooled", "--runs", runs, "--resume", pooled_run.run_id, "--json")
+    first = b3dist(*words, "--no-mlflow")
+    assert "already finished" not in first.stderr, "no summary.json yet"
+    kept = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in tmp_path.rglob("*") if path.is_file()}
+    again = b3dist(*words)
+    assert (again.exit_code, again.answer) == (0, first.answer)
+    assert f"run {pooled_run.run_id} has already finished: nothing is started or written" in again.stderr
+    assert "starting Ray" not in again.stderr
+    after = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in tmp_path.rglob("*") if path.is_file()}
+    assert after == kept
+    run = RunFolder.open(runs, pooled_run.run_id)
+    assert finished_summary(run) is not None
+    shutil.rmtree(run.assets / "SIMA3")
+    assert finished_summary(run) is None
 
 
 def test_answer_has_the_contracts_keys_and_shows_baselines() -> None:

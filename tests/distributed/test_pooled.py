@@ -124,13 +124,14 @@ def test_killed_worker_changes_nothing_but_the_time(
 
 @pytest.mark.slow
 def test_finished_run_is_not_trained_again(small_lake: Path, tmp_path: Path) -> None:
-    """Driving it once more touches no file of any bundle; a lost bundle is written again without training."""
+    """Driving it once more changes no file of a bundle nor its record; a lost bundle is written again, untrained."""
     quick = CONFIG.with_overrides(["training.epochs=2"])
     run = start_pooled(small_lake, tmp_path / "runs", quick, storage_path=str(tmp_path / "checkpoints"))
     drive_pooled(run, UNTRACKED)
-    before = contents(run.assets)
+    before, record = contents(run.assets), (run.path / "summary.json").read_bytes()
     summary = drive_pooled(RunFolder.open(tmp_path / "runs", run.run_id), UNTRACKED)
-    assert (summary["totals"]["trained"], summary["totals"]["already_done"]) == (0, 6)
+    assert summary == json.loads(record)
+    assert (run.path / "summary.json").read_bytes() == record
     assert contents(run.assets) == before
     progress = (run.path / "progress.json").read_bytes()
     lost = run.assets / run.settings.tickers[0]
