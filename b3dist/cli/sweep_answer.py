@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from b3dist.cli.output import Answer
+from b3dist.cli.sweep_status import widen
 
 if TYPE_CHECKING:
     from b3dist.distributed.sweep.folder import SweepFolder
@@ -27,6 +28,7 @@ def sweep_answer(folder: "SweepFolder", summary: dict[str, Any]) -> Answer:
         "held_out": verdict.get("standings", []),
         "warnings": _warnings(summary),
         "best_recipe": str(folder.best),
+        "pareto_front": front_of(folder, summary),
         "engine": summary["engine"],
         "excluded": dict(folder.plan.excluded),
         **{name: totals[name] for name in ("complete", "pruned", "failed", "wall_seconds")},
@@ -36,12 +38,28 @@ def sweep_answer(folder: "SweepFolder", summary: dict[str, Any]) -> Answer:
     return Answer(payload=payload, show=_shown(folder, summary))
 
 
+def front_of(folder: "SweepFolder", summary: dict[str, Any]) -> list[dict[str, Any]]:
+    """The trials of the Pareto front, best macro F1 first, with both scores of the search and their configurations."""
+    trials = {one["number"]: one for one in summary["trials"]}
+    return [
+        {
+            "trial": number,
+            "macro_f1": trials[number]["values"][0],
+            "error_ratio": trials[number]["values"][1],
+            "params": trials[number]["params"],
+            "recipe": str(recipe) if (recipe := folder.recipe_of(number)).is_file() else None,
+        }
+        for number in summary["pareto_front"]
+    ]
+
+
 def _warnings(summary: dict[str, Any]) -> list[str]:
     return [*summary.get("warnings", ()), *summary["verdict"].get("warnings", ())]
 
 
 def _shown(folder: "SweepFolder", summary: dict[str, Any]) -> Callable[[Console], None]:
     def show(console: Console) -> None:
+        widen(console)
         totals = summary["totals"]
         console.print(
             f"sweep {summary['run_id']}: {totals['trials']} trials ({totals['complete']} complete, "
@@ -59,9 +77,26 @@ def _shown(folder: "SweepFolder", summary: dict[str, Any]) -> Callable[[Console]
             console.print(f"per asset: {summary['asset_verdict']['reason']}", soft_wrap=True)
         for warning in _warnings(summary):
             console.print(f"warning: {warning}", soft_wrap=True)
+        if front := front_of(folder, summary):
+            console.print(_front_table(front))
         console.print(f"use it: b3dist fleet --recipe-file {folder.best}", soft_wrap=True)
+        trials = folder.recipe_of(0).parent
+        if others := sorted(path.stem for path in trials.glob("*.yaml")):
+            which = f"NNN one of {', '.join(others)}"
+            console.print(f"another trial's: b3dist fleet --recipe-file {trials}/NNN.yaml, {which}", soft_wrap=True)
 
     return show
+
+
+def _front_table(front: Sequence[dict[str, Any]]) -> Table:
+    settings = list(front[0]["params"])
+    table = Table(
+        "Pareto front", "macro F1", "return error ratio", *(one.rpartition(".")[2] for one in settings), box=None
+    )
+    for one in front:
+        values = (f"{one['params'][name]:.4g}" for name in settings)
+        table.add_row(f"trial {one['trial']}", f"{one['macro_f1']:.4f}", f"{one['error_ratio']:.4f}", *values)
+    return table
 
 
 def standings_table(standings: Sequence[dict[str, Any]]) -> Table:

@@ -7,8 +7,11 @@ from typing import Any
 
 from rich.console import Console
 
+from b3dist.cli.options import build_config
 from b3dist.cli.sweep_answer import sweep_answer
 from b3dist.distributed.sweep.folder import SweepFolder
+from b3dist.tuning.finalists import pareto_front
+from b3dist.tuning.journal import read_trials
 from tests.distributed.sweeps import aged, concluded, searched
 
 
@@ -62,3 +65,23 @@ def test_a_sweep_of_an_older_version_still_answers(small_lake: Path, tmp_path: P
     payload, shown = answer(sweep)
     assert (payload["conclusion"], payload["held_out"], payload["warnings"]) == (None, [], [])
     assert payload["verdict"] in shown
+
+
+def test_every_trial_of_the_front_is_listed_with_its_configuration(small_lake: Path, tmp_path: Path) -> None:
+    """In JSON and for a person; the file is what `fleet --recipe-file` takes. Finalists and trial 0 have one too."""
+    sweep = concluded(searched(small_lake, tmp_path, two_objectives=True), adopted=False)
+    payload, shown = answer(sweep)
+    records = {one.number: one for one in read_trials(sweep.journal)}
+    front = [one.number for one in pareto_front(list(records.values()))]
+    assert [one["trial"] for one in payload["pareto_front"]] == front
+    for one in payload["pareto_front"]:
+        expected = sweep.plan.space.apply(sweep.config, records[one["trial"]].params)
+        assert build_config("card", recipe_file=Path(one["recipe"])) == expected
+        (line,) = [line for line in shown.splitlines() if line.startswith(f" trial {one['trial']} ")]
+        assert f"{one['macro_f1']:.4f}" in line
+        assert f"{one['error_ratio']:.4f}" in line
+    written = {int(path.stem) for path in (sweep.run.path / "trials").iterdir()}
+    finalists = {one["number"] for one in json.loads((sweep.run.path / "summary.json").read_text())["finalists"]}
+    assert written == {0, *front, *finalists}
+    assert "/trials/NNN.yaml, NNN one of 000, " in shown
+    assert build_config("card", recipe_file=sweep.recipe_of(0)) == sweep.config

@@ -5,6 +5,7 @@ journal.log     Optuna's journal: every trial; optuna-dashboard and optuna's plo
 ledger.jsonl    trials settled, finalists' and held-out assets' scores, as they come
 best.yaml       the configuration to use: the winner's, or the one the sweep started from
 assets/*.yaml   with --per-asset: the configuration for each asset
+trials/*.yaml   the configurations of trial 0, the finalists and the Pareto front
 """
 
 from collections.abc import Sequence
@@ -96,6 +97,10 @@ class SweepFolder:
     def best(self) -> Path:
         """The configuration to use."""
         return self.run.path / "best.yaml"
+
+    def recipe_of(self, trial: int) -> Path:
+        """A trial's configuration, where one was written: of trial 0, the finalists and the Pareto front."""
+        return self.run.path / "trials" / f"{trial:03}.yaml"
 
     @property
     def config(self) -> Config:

@@ -1,4 +1,4 @@
-"""What a sweep leaves behind: best.yaml, a configuration per asset, summary.json."""
+"""What a sweep leaves behind: best.yaml, a configuration per asset and per trial worth having, summary.json."""
 
 import json
 from collections import Counter
@@ -77,6 +77,7 @@ def write_outcome(
         heading = f"sweep {sweep.run.run_id}: {outcome.verdict.reason}"
         _write_config(sweep.best, sweep.plan.space.apply(sweep.config, best["params"]), heading)
         _write_choices(sweep, records, outcome)
+        _write_trials(sweep, records, outcome)
     states = Counter(record.state for record in records if not record.was_abandoned)
     return {
         "schema_version": SCHEMA_VERSION,
@@ -171,11 +172,25 @@ def _write_choices(sweep: SweepFolder, records: Sequence[TrialRecord], outcome: 
         _write_config(sweep.run.assets / f"{choice.ticker}.yaml", config, heading)
 
 
+def _write_trials(sweep: SweepFolder, records: Sequence[TrialRecord], outcome: Outcome) -> None:
+    """A configuration for each trial that somebody may want instead: trial 0, the finalists, the Pareto front."""
+    front = pareto_front(records) if sweep.plan.two_objectives else []
+    wanted = {one.number for one in outcome.finalists} | {one.number for one in front}
+    for record in records:
+        if record.number in wanted or (record.is_baseline and not record.was_abandoned):
+            scores = ", ".join(f"{value:.4f}" for value in record.values or ())
+            heading = (
+                f"sweep {sweep.run.run_id}: trial {record.number}, {record.state}, in the search {scores or 'none'}"
+            )
+            _write_config(sweep.recipe_of(record.number), sweep.plan.space.apply(sweep.config, record.params), heading)
+
+
 def _write_config(path: Path, config: Config, heading: str) -> None:
     """The whole configuration as YAML: laid over any recipe it means the same."""
     aside = path.with_name(f".{path.name}.tmp")
     text = f"# {heading}\n" + yaml.safe_dump(config.to_dict(), sort_keys=False)
     try:
+        path.parent.mkdir(exist_ok=True)
         aside.write_text(text, encoding="utf-8")
         aside.replace(path)
     except OSError as error:
