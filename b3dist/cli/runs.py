@@ -111,13 +111,18 @@ def prune(
 def _in_words(info: Mapping[str, Any]) -> str:
     """What a run amounts to."""
     if info["kind"] == "sweep":
-        found = "" if info["verdict"] is None else "; kept the defaults"
-        return describe_trials(info) + (found if info["adopted"] is None else f"; adopted trial {info['adopted']}")
+        return describe_trials(info) + _verdict_in_words(info)
     if info["state"] == "damaged":
         return ""
     done = "judged under one model" if info["kind"] == "pooled" else "trained"
     parts = [f"{info['trained']} of {info['assets']} assets {done}"]
     return ", ".join(parts + [f"{info[name]} {name}" for name in ("skipped", "failed") if info[name]])
+
+
+def _verdict_in_words(info: Mapping[str, Any]) -> str:
+    if info["adopted"] is None:
+        return "" if info["verdict"] is None else "; kept the defaults"
+    return f"; adopted trial {info['adopted']}" + (f" ({info['conclusion']})" if info["conclusion"] else "")
 
 
 def _show_table(console: Console, rows: list[dict[str, Any]], columns: tuple[str, ...]) -> None:

@@ -38,6 +38,8 @@ class RunInfo:
     """Of a sweep that has ended."""
     adopted: int | None = None
     """The trial in a sweep's best.yaml; None: it holds what the sweep started from."""
+    conclusion: str | None = None
+    """The verdict in a few words."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,7 +154,7 @@ def _info(folder: Path) -> RunInfo:
 
 def _sweep_info(run: RunFolder) -> RunInfo:
     with _called_damage(run.path):
-        counts, finished, verdict, adopted = sweep_counts(run)
+        counts, finished, verdict, adopted, conclusion = sweep_counts(run)
     return RunInfo(
         run_id=run.run_id,
         kind=run.settings.kind,
@@ -166,6 +168,7 @@ def _sweep_info(run: RunFolder) -> RunInfo:
         trials=counts["planned"],
         verdict=verdict,
         adopted=adopted,
+        conclusion=conclusion,
     )
 
 

@@ -8,7 +8,14 @@ from typing import Any, Final, NamedTuple
 import optuna
 import plotly.graph_objects as go
 
-from b3dist.report.sweep_figures import curves, history, importances, parallel_coordinates, pareto_front
+from b3dist.report.sweep_figures import (
+    Landmarks,
+    curves,
+    history,
+    importances,
+    parallel_coordinates,
+    pareto_front,
+)
 from b3dist.tuning.journal import TrialRecord
 from b3dist.tuning.space import SearchSpace
 
@@ -38,15 +45,21 @@ class Chart(NamedTuple):
 
 
 def sweep_charts(
-    study: optuna.Study, records: Sequence[TrialRecord], space: SearchSpace, *, two_objectives: bool
+    study: optuna.Study,
+    records: Sequence[TrialRecord],
+    space: SearchSpace,
+    *,
+    two_objectives: bool,
+    marks: Landmarks,
 ) -> list[Chart]:
     """Every chart of the page."""
+    colours = "orange: trial 0" + ("" if marks.best is None else f"; green: trial {marks.best}")
     wide = len(space.names) > MOST_IN_HALF_WIDTH
     charts = [
         Chart(
             "History",
-            "Macro F1 of each trial; hollow: stopped early; orange: trial 0; line: the best complete one so far.",
-            _plain(history(records)),
+            f"Macro F1 of each trial; hollow: stopped early; {colours}; line: the best complete one so far.",
+            _plain(history(records, marks)),
         ),
         Chart(
             "Parameter importance",
@@ -56,22 +69,29 @@ def sweep_charts(
         ),
         Chart(
             "Parallel coordinates",
-            "One line per trial, darker is better; dotted: stopped early; orange: trial 0.",
-            _plain(parallel_coordinates(records, space)),
+            f"One line per trial, darker is better; dotted: stopped early; {colours}.",
+            _plain(parallel_coordinates(records, space, marks)),
             wide,
         ),
     ]
     if two_objectives:
         front = [trial.number for trial in study.best_trials]
         note = (
-            "Right and down is better. The numbered trials cannot be beaten in one objective without losing in the "
-            "other; orange: trial 0."
+            "Right and down is better. The joined trials cannot be beaten in one objective without losing in the "
+            f"other; {colours}; cross: what costs nothing."
         )
-        charts.append(Chart("Pareto front", note, _plain(pareto_front(records, front)), wide))
+        charts.append(Chart("Pareto front", note, _plain(pareto_front(records, front, marks)), wide))
     else:
-        note = "Of the weights kept so far; where a line ends early, the trial was stopped; orange: trial 0."
-        charts.append(Chart("Macro F1 by epoch", note, _plain(curves(records)), wide))
+        note = f"Of the weights kept so far; where a line ends early, the trial was stopped; {colours}."
+        charts.append(Chart("Macro F1 by epoch", note, _plain(curves(records, marks)), wide))
     return charts
+
+
+def without_gaps(charts: Sequence[Chart]) -> list[Chart]:
+    """The same, the last of an odd number of half-width ones wide."""
+    halves = [place for place, chart in enumerate(charts) if not chart.wide]
+    alone = halves[-1] if len(halves) % 2 else None
+    return [chart._replace(wide=True) if place == alone else chart for place, chart in enumerate(charts)]
 
 
 def _importances(study: optuna.Study, records: Sequence[TrialRecord]) -> dict[str, Any] | None:

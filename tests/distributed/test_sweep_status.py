@@ -5,34 +5,10 @@ from typing import Any
 
 import pytest
 
-from b3dist.data.lake import Lake
 from b3dist.distributed.ledger import Ledger
 from b3dist.distributed.run_list import list_runs, run_status
-from b3dist.distributed.sweep.drive import search_settings
-from b3dist.distributed.sweep.folder import SweepFolder
-from b3dist.distributed.sweep.plan import SweepRequest, new_sweep
-from b3dist.tuning.scores import CohortScore
-from b3dist.tuning.study import Search
 from tests.distributed.runs import contents
-from tests.distributed.sweeps import BASE, concluded, searched
-
-
-def begun(lake: Path, runs: Path) -> SweepFolder:
-    """A sweep of 9 trials: 0 and 1 ended, 2 has done an epoch."""
-    sweep = new_sweep(Lake(lake), runs, BASE, SweepRequest(trials=9, cohort_size=3))
-    search = Search(search_settings(sweep), sweep.journal)
-    for number in range(3):
-        suggestion = search.ask()
-        assert suggestion is not None
-        score = CohortScore(macro_f1=suggestion.params["model.dropout"], error_ratio=1.1)
-        search.report(number, 1, score)
-        if number < 2:
-            search.tell(number, score, pruned=False, attributes={"epochs": 3, "error_ratio": 1.1})
-    ledger = Ledger(sweep.run.ledger)
-    for number, state in enumerate(["complete", "complete", "running"]):
-        ledger.append("trial", number=number, state=state)
-    ledger.close()
-    return sweep
+from tests.distributed.sweeps import begun, concluded, searched
 
 
 def marks(status: dict[str, Any]) -> dict[int, str | None]:

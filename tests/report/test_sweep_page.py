@@ -12,7 +12,7 @@ from b3dist.errors import RunError
 from b3dist.report import write_report
 from b3dist.tuning.journal import load_study
 from b3dist.tuning.verdict import Verdict
-from tests.distributed.sweeps import BASE, aged, concluded, searched
+from tests.distributed.sweeps import BASE, aged, begun, concluded, searched
 from tests.report.browser import dom_of
 
 
@@ -42,7 +42,8 @@ def test_two_objectives_show_the_pareto_front(small_lake: Path, tmp_path: Path) 
     page = write_report(tmp_path, sweep.run.run_id).read_text(encoding="utf-8")
     assert "Pareto front" in page
     assert "Keep the defaults" in page
-    dominated, front = figures(page)[3]["data"]
+    dominated, front, costless = figures(page)[3]["data"]
+    assert costless["y"] == [1.0]
     best = {trial.number for trial in load_study(sweep.journal).best_trials}
     assert {int(text) for text in front["text"]} == best
     assert len(dominated["x"]) + len(best) == 8  # nine trials, one failed
@@ -53,7 +54,7 @@ def test_history_steps_up_to_the_best_complete_trial(small_lake: Path, tmp_path:
     """With two objectives too; the figures are the same whenever the page is written."""
     sweep = searched(small_lake, tmp_path, trials=14, two_objectives=two_objectives)
     drawn = figures(write_report(tmp_path, sweep.run.run_id).read_text(encoding="utf-8"))
-    best, trials = drawn[0]["data"]
+    best, trials, _ = drawn[0]["data"]
     assert best["y"] == sorted(best["y"])
     assert best["y"][-1] == max(trials["y"])
     assert drawn == figures(write_report(tmp_path, sweep.run.run_id).read_text(encoding="utf-8"))
@@ -72,8 +73,44 @@ def test_a_stopped_sweep_is_shown_as_far_as_it_got(small_lake: Path, tmp_path: P
     """With how to go on; too few trials for a chart are said so."""
     sweep = searched(small_lake, tmp_path, trials=1, base=BASE)
     page = write_report(tmp_path, sweep.run.run_id).read_text(encoding="utf-8")
-    assert f"b3dist sweep --resume {sweep.run.run_id}" in page
-    assert "Too few trials to draw this" in page
+    assert f"b3dist sweep --runs {tmp_path} --resume {sweep.run.run_id}" in page
+    assert "Too few trials to draw: Parameter importance." in page
+    assert len(figures(page)) == page.count('<div id="figure-') == 3
+
+
+def tile(page: str, name: str) -> str:
+    """The number below a heading on top of the page."""
+    (number,) = re.findall(rf"<dt>{name}</dt><dd>(.*?)</dd>", page)
+    return str(number)
+
+
+def test_a_trial_of_a_driver_that_is_gone_is_abandoned(small_lake: Path, tmp_path: Path) -> None:
+    """As `runs status` says; while the driver lives it is running."""
+    sweep = begun(small_lake, tmp_path)
+    with sweep.run.driven():
+        page = write_report(tmp_path, sweep.run.run_id).read_text(encoding="utf-8")
+    assert "in phase 1 of 3: search, 2 of 9 trials ended" in page
+    assert (tile(page, "Running"), tile(page, "Abandoned by a killed driver")) == ("1", "0")
+    page = write_report(tmp_path, sweep.run.run_id).read_text(encoding="utf-8")
+    assert (tile(page, "Complete"), tile(page, "Abandoned by a killed driver")) == ("2", "1")
+    assert '<span class="state abandoned">abandoned</span>' in page
+    assert '<span class="state running">' not in page
+
+
+def test_winner_trial_0_and_what_costs_nothing_are_set_off(small_lake: Path, tmp_path: Path) -> None:
+    """By name in the charts of scores, by width among the settings, by a mark in the table."""
+    sweep = concluded(searched(small_lake, tmp_path, trials=14), adopted=True)
+    page = write_report(tmp_path, sweep.run.run_id).read_text(encoding="utf-8")
+    (winner,) = re.findall(r'<tr data-trial="(\d+)" class="winner">', page)
+    assert re.findall(r'<tr data-trial="(\d+)" class="start">', page) == ["0"]
+    history, _, parallel, curves = figures(page)
+    named = {"trial 0", f"trial {winner}"}
+    assert {text for text in history["data"][1]["text"] if text} == named
+    assert {text for line in curves["data"][:-1] for text in line["text"] if text} == named
+    assert sum(line["line"]["width"] == 3 for line in parallel["data"] if "line" in line) == 2
+    for chart in (history, curves):
+        assert chart["data"][-1]["y"] == [pytest.approx(2 * 300 / 680 / 3)] * 2
+        assert chart["data"][-1]["text"][0].startswith("always hold: 0.")
 
 
 def test_choices_per_asset_are_listed(small_lake: Path, tmp_path: Path) -> None:

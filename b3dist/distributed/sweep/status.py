@@ -44,6 +44,8 @@ class SweepCounts(NamedTuple):
     verdict: str | None
     adopted: int | None
     """The trial in best.yaml, if it is another than the one started from."""
+    conclusion: str | None
+    """The verdict in a few words; sweeps of before have none."""
 
 
 def sweep_counts(run: RunFolder) -> SweepCounts:
@@ -61,6 +63,7 @@ def sweep_counts(run: RunFolder) -> SweepCounts:
         finished=summary.get("state") == "finished",
         verdict=summary["verdict"]["reason"] if summary.get("verdict") else None,
         adopted=best.get("trial") if best.get("adopted") else None,
+        conclusion=(summary.get("verdict") or {}).get("conclusion"),
     )
 
 
