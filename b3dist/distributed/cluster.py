@@ -47,7 +47,7 @@ def connected(address: str | None, *, num_cpus: int, debug: bool = False) -> Ite
     """
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    chosen = address or os.environ.get("RAY_ADDRESS") or "local"
+    chosen = _chosen(address)
     private = chosen == "local"
     import ray
 
@@ -93,7 +93,7 @@ def connected(address: str | None, *, num_cpus: int, debug: bool = False) -> Ite
 
 def attaches(address: str | None) -> bool:
     """Whether `connected` uses a cluster that is there already, as far as the address tells."""
-    return (address or os.environ.get("RAY_ADDRESS") or "local") != "local"
+    return _chosen(address) != "local"
 
 
 def require_device(precision: Precision, *, gpus_per_worker: float, address: str | None) -> None:
@@ -101,14 +101,17 @@ def require_device(precision: Precision, *, gpus_per_worker: float, address: str
 
     Raises:
         ConfigError: a precision that the device lacks, or GPUs asked of a machine that has none.
+        RunError: nothing answers at the cluster's address.
     """
     if precision == "tf32" and not gpus_per_worker:
         raise ConfigError(
             "training.precision tf32 needs a GPU", hint="--gpus-per-worker 1, or --precision fp32 or bf16"
         )
-    if attaches(address) or ("ray" in sys.modules and sys.modules["ray"].is_initialized()):
+    if "ray" in sys.modules and sys.modules["ray"].is_initialized():
         return
-    if gpus_per_worker:
+    if attaches(address):
+        _require_listening(_chosen(address))
+    elif gpus_per_worker:
         num_workers_for({"CPU": len(os.sched_getaffinity(0)), "GPU": _local_gpus()}, gpus_per_worker=gpus_per_worker)
     elif precision == "bf16":  # only then: torch takes a second to import
         import torch
@@ -116,6 +119,10 @@ def require_device(precision: Precision, *, gpus_per_worker: float, address: str
         from b3dist.training.precision import require_supported
 
         require_supported(precision, torch.device("cpu"))
+
+
+def _chosen(address: str | None) -> str:
+    return address or os.environ.get("RAY_ADDRESS") or "local"
 
 
 def _local_gpus() -> float:

@@ -109,6 +109,7 @@ def test_workers_out_of_order_are_named_as_they_were_given(b3dist: Command, smal
         (("--precision", "tf32"), "tf32 needs a GPU"),
         (("--set", "training.precision=tf32"), "tf32 needs a GPU"),
         (("--gpus-per-worker", "1"), "1 GPUs per worker asked for, but the cluster has 0"),
+        (("--address", "nowhere.invalid:6379"), "cannot connect Ray to the cluster at nowhere.invalid:6379"),
     ],
 )
 @pytest.mark.usefixtures("no_gpu")
