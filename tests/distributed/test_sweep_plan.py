@@ -13,6 +13,7 @@ from b3dist.distributed.run_list import list_runs, run_status
 from b3dist.distributed.sweep.drive import drive_sweep
 from b3dist.distributed.sweep.evaluations import Evaluations, Job
 from b3dist.distributed.sweep.folder import SweepFolder
+from b3dist.distributed.sweep.outcome import finished_summary
 from b3dist.distributed.sweep.plan import SweepRequest, new_sweep
 from b3dist.errors import ConfigError, RunError
 from b3dist.recipes import outcome
@@ -121,6 +122,22 @@ def test_a_damaged_ledger_is_called_that(small_lake: Path, tmp_path: Path, line:
         file.write(json.dumps(line) + "\n")
     with pytest.raises(RunError, match=r"ledger\.jsonl is damaged"):
         drive_sweep(sweep, FleetOptions())
+
+
+def test_only_a_whole_summary_ends_a_sweep_for_good(small_lake: Path, tmp_path: Path) -> None:
+    """One that is damaged, interrupted or without its best.yaml is made again from journal and ledger."""
+    sweep = searched(small_lake, tmp_path)
+    assert finished_summary(sweep) is None
+    concluded(sweep, adopted=True)
+    file = sweep.run.path / "summary.json"
+    whole = json.loads(file.read_text(encoding="utf-8"))
+    assert finished_summary(sweep) == {"engine": "single", **whole}
+    for damaged in ([], {}, {**whole, "state": "interrupted"}, {**whole, "verdict": None}, {**whole, "totals": 1}):
+        file.write_text(json.dumps(damaged), encoding="utf-8")
+        assert finished_summary(sweep) is None
+    file.write_text(json.dumps(whole), encoding="utf-8")
+    sweep.best.unlink()
+    assert finished_summary(sweep) is None
 
 
 @pytest.mark.parametrize("adopted", [True, False])

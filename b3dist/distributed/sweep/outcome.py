@@ -114,7 +114,9 @@ def finished_summary(sweep: SweepFolder) -> dict[str, Any] | None:
         summary = json.loads((sweep.run.path / "summary.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    whole = isinstance(summary, dict) and {"run_id", "totals", "best", "verdict", "asset_verdict"} <= summary.keys()
+    if not isinstance(summary, dict) or not {"run_id", "asset_verdict"} <= summary.keys():
+        return None
+    whole = all(isinstance(summary.get(name), dict) for name in ("totals", "best", "verdict"))
     if not whole or summary.get("state") != "finished" or not sweep.best.is_file():
         return None
     return {"engine": "single", "judged": True, **summary}  # which older versions did not write
