@@ -1,5 +1,6 @@
 """After the search: which trainings are asked for, and what is concluded from them; they are done in this process."""
 
+from collections.abc import Collection
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -35,7 +36,7 @@ class Bench:
         self.pack_size = pack_size
         self.trouble: str | None = None
         self.kills: str | None = None
-        self.baseline_diverges = False
+        self.baseline_diverges_on: Collection[str] = ()
         self.packs: list[int] = []
         self.started: list[tuple[str, int, float]] = []
 
@@ -70,7 +71,7 @@ class Bench:
         self.started.append((ticker, config.seed, config.model.dropout))
         if self.trouble is not None:
             return {TROUBLE: {"message": self.trouble, "hint": "put it back"}}
-        if self.baseline_diverges and config.model.dropout == BASE.model.dropout:
+        if ticker in self.baseline_diverges_on and config.model.dropout == BASE.model.dropout:
             return {"error": f"{ticker} diverged at epoch 3"}
         if ticker == "BAD3" and config.model.dropout != BASE.model.dropout:
             return {"error": "BAD3 diverged at epoch 2"}
@@ -196,7 +197,7 @@ def test_starting_values_that_fail_under_fresh_seeds_leave_nothing_to_compare_wi
 ) -> None:
     """Not: that no trial beats them."""
     bench = Bench(searched(small_lake, tmp_path), gain=1.0)
-    bench.baseline_diverges = True
+    bench.baseline_diverges_on = bench.sweep.plan.cohort
     outcome = bench.conclude()
     assert outcome.winner is None
     assert "trial 0, the configuration started from, failed under a fresh seed (SIM" in outcome.verdict.reason
@@ -204,6 +205,19 @@ def test_starting_values_that_fail_under_fresh_seeds_leave_nothing_to_compare_wi
     summary = write_outcome(bench.sweep, read_trials(bench.sweep.journal), outcome, state="finished", started=0.0)
     assert summary["judged"] is False
     assert summary["best"]["params"] == bench.sweep.plan.space.start(bench.sweep.config)
+
+
+def test_assets_that_the_starting_values_cannot_train_are_left_out_and_named(small_lake: Path, tmp_path: Path) -> None:
+    """Nothing can be said of them, whether or not the winner can; the others decide."""
+    bench = Bench(searched(small_lake, tmp_path), gain=1.0)
+    bench.sweep.plan.held_out.append("BAD3")  # type: ignore[attr-defined]
+    bench.baseline_diverges_on = ("HLD2", "BAD3")
+    verdict = bench.conclude().verdict
+    assert verdict.adopted
+    assert verdict.gain is not None
+    assert verdict.gain.num_assets == 7
+    (said,) = [one for one in verdict.warnings if "itself cannot train" in one]
+    assert said.startswith("trial 0 itself cannot train HLD2, BAD3 (HLD2 diverged at epoch 3)")
 
 
 @pytest.mark.parametrize("gain", [1.0, -0.5])

@@ -1,5 +1,6 @@
 """After the search: finalists under fresh seeds, the winner on held-out assets, and choices per asset."""
 
+import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -98,12 +99,10 @@ class Stages:
         finalists = []
         for record in (baseline, *chosen):
             groups = [jobs[record.number, seed] for seed in self._seeds]
-            errors = [error for group in groups for job in group if (error := self._evaluations.error(job))]
-            if not errors:
+            error = self._first_error([job for group in groups for job in group])
+            if error is None:
                 scores[record.number] = [CohortScore.pooled(self._scores(group, "val")) for group in groups]
-            finalists.append(
-                Finalist(number=record.number, seeds=scores.get(record.number, []), error=next(iter(errors), None))
-            )
+            finalists.append(Finalist(number=record.number, seeds=scores.get(record.number, []), error=error))
         if baseline.number not in scores:
             return None, finalists, {}
         winner, means = choose_winner(scores, baseline=baseline.number, two_objectives=self._plan.two_objectives)
@@ -144,11 +143,11 @@ class Stages:
         own = {ticker: [self._job(number, seed, ticker) for seed in self._seeds] for ticker, number in trials.items()}
         other = {ticker: [self._job(baseline, seed, ticker) for seed in self._seeds] for ticker in trials}
         self._train(stage, [job for ticker in trials for job in (*own[ticker], *other[ticker])])
-        failed = [ticker for ticker in trials for job in own[ticker] if self._evaluations.error(job)]
+        judged = [ticker for ticker in trials if self._first_error(other[ticker]) is None]
+        failed = [ticker for ticker in judged if self._first_error(own[ticker]) is not None]
         if failed:
-            return _kept(f"the winner cannot train {', '.join(dict.fromkeys(failed))}: keep the defaults")
-        judged = [ticker for ticker in trials if not any(self._evaluations.error(job) for job in other[ticker])]
-        return judge(
+            return _kept(f"the winner cannot train {', '.join(failed)}: keep the defaults")
+        verdict = judge(
             [_summed(self._scores(own[ticker], "test")) for ticker in judged],
             [_summed(self._scores(other[ticker], "test")) for ticker in judged],
             seed=derived_seed("bootstrap", self._sweep.config.seed),
@@ -156,6 +155,15 @@ class Stages:
             num_seeds=len(self._seeds),
             name=name,
         )
+        untrained = [ticker for ticker in trials if ticker not in judged]
+        if not untrained:
+            return verdict
+        why = self._first_error(other[untrained[0]])
+        left_out = f"trial {baseline} itself cannot train {', '.join(untrained)} ({why}): nothing is compared there"
+        return dataclasses.replace(verdict, warnings=[*verdict.warnings, left_out])
+
+    def _first_error(self, jobs: Sequence[Job]) -> str | None:
+        return next((error for job in jobs if (error := self._evaluations.error(job))), None)
 
     def _scores(self, jobs: Sequence[Job], part: str) -> list[AssetScore]:
         scores = [self._evaluations.score(job, part) for job in jobs]
