@@ -13,6 +13,7 @@ import fcntl
 import json
 import os
 import secrets
+import shlex
 import shutil
 import socket
 from collections.abc import Iterator, Mapping, Sequence
@@ -81,6 +82,12 @@ class RunFolder:
     def ledger(self) -> Path:
         """The ledger's file."""
         return self.path / "ledger.jsonl"
+
+    @property
+    def how_to_resume(self) -> str:
+        """The command that goes on with the run, for hints; the verb is the run's kind."""
+        words = ["b3dist", self.settings.kind, "--resume", self.run_id, "--runs", str(self.path.parent)]
+        return shlex.join(words)
 
     @classmethod
     def create(cls, runs: Path, settings: RunSettings) -> "RunFolder":
@@ -190,6 +197,15 @@ class RunFolder:
             replace_json(self.path / "summary.json", summary)
         except OSError as error:
             raise StorageError(f"cannot write {self.path / 'summary.json'}: {error.strerror}") from error
+
+
+def advise_on_models(path: Path, kind: str) -> str:
+    """What to do where a run's models were asked for and it has none."""
+    if kind != "sweep":
+        return shlex.join(["b3dist", "runs", "status", path.name, "--runs", str(path.parent)]) + " says why"
+    recipe = shlex.join(["b3dist", "fleet", "--recipe-file", str(path / "best.yaml")])
+    when = "" if (path / "best.yaml").is_file() else " once the sweep has finished"
+    return f"a sweep keeps no models; train what it found with {recipe}{when}"
 
 
 def read_run_config(path: Path) -> dict[str, Any] | None:

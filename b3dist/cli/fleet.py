@@ -205,7 +205,7 @@ def _resumed(
     run = RunFolder.open(runs, run_id)
     kind = run.settings.kind
     if kind != "fleet":
-        raise ConfigError(f"run {run_id} is of kind {kind}", hint=f"b3dist {kind} --resume {run_id}")
+        raise ConfigError(f"run {run_id} is of kind {kind}, not a fleet", hint=run.how_to_resume)
     opened = reopen_lake(run, lake, config)
     if tickers is not None and choose_tickers(opened, tickers) != list(run.settings.tickers):
         raise ConfigError(

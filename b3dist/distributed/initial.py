@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 
 from b3dist.config import Config, TrainingConfig
 from b3dist.errors import B3distError, ConfigError, RunError, SourceGoneError
-from b3dist.run_folder import RunFolder, is_driven, read_run_config
+from b3dist.run_folder import RunFolder, advise_on_models, is_driven, read_run_config
 
 if TYPE_CHECKING:  # imported in the workers only
     from b3dist.data.lake import Lake
@@ -152,7 +152,10 @@ def open_source(source: InitialSource) -> "InitialModels":
             raise _gone(source)
         is_pooled = content["kind"] == "pooled"
         if is_pooled and not (source.path / MODEL_FOLDER).is_dir():
-            raise RunError(f"{source.name} has no model yet", hint=f"b3dist pooled --resume {source.path.name}")
+            raise RunError(
+                f"{source.name} has no model yet",
+                hint=f"b3dist pooled --resume {source.path.name} --runs {source.path.parent}",
+            )
         return functools.partial(_of_run, source)
     if not source.path.is_dir():
         raise _gone(source)
@@ -230,7 +233,8 @@ def source_config(source: InitialSource) -> Config:
     for folder in [source.path / MODEL_FOLDER, *sorted((source.path / "assets").glob("[!.]*"))]:
         if (folder / "bundle.json").is_file():
             return _bundle_config(folder / "bundle.json")
-    raise RunError(f"{source.name} holds no trained model to start from", hint="name a run that has finished")
+    kind = (read_run_config(source.path) or {}).get("kind", "fleet")
+    raise RunError(f"{source.name} holds no trained model to start from", hint=advise_on_models(source.path, kind))
 
 
 def _bundle_config(path: Path) -> Config:

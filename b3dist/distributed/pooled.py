@@ -86,9 +86,17 @@ def require_trainable(config: Config, options: PooledOptions) -> None:
     """Refuse what no worker could train, before a run is made and before Ray is started.
 
     Raises:
-        ConfigError: half a calendar cut or a reversed one, a precision other than fp32, or GPUs that are not there.
+        ConfigError: half a calendar cut or a reversed one, a precision other than fp32, GPUs that are not there, or
+            more workers than a step has micro-batches.
     """
     require_calendar_cut(config.data)
+    training = config.training
+    if options.workers is not None and options.workers > _useful_workers(config):
+        raise ConfigError(
+            f"{options.workers} workers cannot share a step of {_useful_workers(config)} micro-batches"
+            f" ({training.batch_size} windows, {training.micro_batch} each)",
+            hint=f"--workers {_useful_workers(config)} or less, or another training.batch_size or training.micro_batch",
+        )
     precision = config.training.precision
     if precision != "fp32":
         raise ConfigError(
@@ -96,6 +104,11 @@ def require_trainable(config: Config, options: PooledOptions) -> None:
             hint="leave out training.precision",
         )
     require_device(precision, gpus_per_worker=options.gpus_per_worker, address=options.address)
+
+
+def _useful_workers(config: Config) -> int:
+    """One per micro-batch of a step."""
+    return -(-config.training.batch_size // config.training.micro_batch)
 
 
 def drive_pooled(
@@ -119,7 +132,7 @@ def drive_pooled(
         KeyboardInterrupt: Ctrl-C or SIGTERM; the run can be resumed.
     """
     if run.settings.kind != KIND:
-        raise ConfigError(f"run {run.run_id} is of kind {run.settings.kind}, expected {KIND}")
+        raise ConfigError(f"run {run.run_id} is of kind {run.settings.kind}, expected {KIND}", hint=run.how_to_resume)
     with run.driven():
         if (finished := finished_summary(run)) is not None:
             return finished
@@ -185,11 +198,9 @@ class _Drive:
 
     def _choose_workers(self, resources: dict[str, float]) -> int:
         """As asked, or as many as there is room and work for."""
-        training = self._run.settings.config.training
-        useful = -(-training.batch_size // training.micro_batch)
         possible = num_workers_for(resources, gpus_per_worker=self._options.gpus_per_worker)
         if self._options.workers is None:
-            return min(possible, useful)
+            return min(possible, _useful_workers(self._run.settings.config))
         if self._options.workers > possible and not self._options.attaches:
             raise ConfigError(
                 f"{self._options.workers} workers asked for, but this machine holds {possible}",

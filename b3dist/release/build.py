@@ -23,7 +23,7 @@ from b3dist.release.refit import Progress, refit_parts
 from b3dist.release.released import Release, Source
 from b3dist.release.seal import CARD, PREDICTIONS, SCHEMA_VERSION, WEIGHTS
 from b3dist.release.store import ReleaseStore
-from b3dist.run_folder import RunFolder, is_driven
+from b3dist.run_folder import RunFolder, advise_on_models, is_driven
 from b3dist.training.bundle import library_versions
 from b3dist.training.warm_start import InitialModels
 
@@ -129,7 +129,7 @@ def collect_run(run: RunFolder) -> list[AssetPart]:
     if not folders:
         raise ReleaseError(
             f"run {run.run_id} trained no asset, so there is nothing to release",
-            hint=f"b3dist runs status {run.run_id} --runs {run.path.parent} says why",
+            hint=advise_on_models(run.path, run.settings.kind),
         )
     return [part_of_bundle(folder, run_id=run.run_id) for folder in folders]
 

@@ -47,6 +47,7 @@ def test_pooled_run_is_not_resumed_as_a_fleet_nor_the_reverse(
         (("--gpus-per-worker", "64"), "64 GPUs per worker asked for"),
         (("--storage", ""), "names no folder"),
         (("--storage", " "), "names no folder"),
+        (("--workers", "9"), "9 workers cannot share a step of 4 micro-batches (512 windows, 128 each)"),
         (("--set", "data.test_from=2018-06-01"), "got None and 2018-06-01"),
         (("--set", "data.validation_from=2018-06-01", "--set", "data.test_from=2018-03-01"), "a calendar cut needs"),
     ],

@@ -108,7 +108,28 @@ def test_a_fleet_cannot_be_resumed_as_a_sweep(b3dist: Command, small_lake: Path,
     run = start_run(small_lake, tmp_path)
     outcome = b3dist("sweep", "--runs", tmp_path, "--resume", run.run_id, "--json")
     assert outcome.exit_code == 1
-    assert "is a fleet" in outcome.answer["error"]
+    assert f"run {run.run_id} is of kind fleet, not a sweep" in outcome.answer["error"]
+    assert outcome.answer["hint"] == f"b3dist fleet --resume {run.run_id} --runs {tmp_path}"
+    sweep = searched(small_lake, tmp_path)
+    for verb in ("fleet", "pooled"):
+        other = b3dist(verb, "--runs", tmp_path, "--resume", sweep.run.run_id, "--json")
+        assert "is of kind sweep" in other.answer["error"]
+        assert other.answer["hint"] == f"b3dist sweep --resume {sweep.run.run_id} --runs {tmp_path}"
+
+
+def test_a_sweep_has_no_models_but_a_configuration(b3dist: Command, small_lake: Path, tmp_path: Path) -> None:
+    """Where models are asked for, the error says how to train what was found; before it is found, also that."""
+    sweep = searched(small_lake, tmp_path)
+    command = f"b3dist fleet --recipe-file {sweep.best}"
+    for hint in (f"{command} once the sweep has finished", command):
+        for words in (
+            ("fleet", "--lake", small_lake, "--init-from", sweep.run.run_id),
+            ("release", "create", sweep.run.run_id),
+        ):
+            outcome = b3dist(*words, "--runs", tmp_path, "--json")
+            assert outcome.exit_code == 1
+            assert outcome.answer["hint"] == f"a sweep keeps no models; train what it found with {hint}"
+        concluded(sweep, adopted=True)
 
 
 @pytest.mark.parametrize("options", [[], ["--gpus-per-worker", "1"]])

@@ -69,7 +69,7 @@ def test_a_plan_survives_its_file(small_lake: Path, tmp_path: Path) -> None:
     assert again.plan == sweep.plan
     assert again.config == BASE
     fleet = start_run(small_lake, tmp_path)
-    with pytest.raises(RunError, match="is a fleet, not a sweep"):
+    with pytest.raises(RunError, match="is of kind fleet, not a sweep"):
         SweepFolder.open(tmp_path, fleet.run_id)
 
 
