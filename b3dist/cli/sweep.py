@@ -43,7 +43,10 @@ if TYPE_CHECKING:
 Tickers = Annotated[
     str | None, typer.Option("--tickers", help="The cohort every trial trains (default: a seeded sample).")
 ]
-Trials = Annotated[int | None, typer.Option("--trials", help="Hyperparameter sets to try (default 40).")]
+Trials = Annotated[
+    int | None,
+    typer.Option("--trials", help="Hyperparameter sets to try (default 40); with --resume: more than before."),
+]
 Search = Annotated[
     list[str] | None,
     typer.Option(
@@ -160,13 +163,14 @@ def sweep(
         request["engine"] = "stack" if options.stacks else "single"
         folder = _new(lake or DEFAULT_LAKE, runs, recipe or "card", training, request, options)
     else:
+        more = request.pop("trials", None)
         named = [*request, *(name for name, value in {"recipe": recipe, **training}.items() if value is not None)]
         if named:
             raise ConfigError(
                 f"a resumed sweep keeps its settings, got {', '.join(sorted(named))}",
                 hint=f"leave them out to resume {resume}, or start a new sweep",
             )
-        folder = _reopened(lake, runs, resume)
+        folder = _reopened(lake, runs, resume, trials=more)
     from b3dist.distributed.sweep.cautions import cautions_before
     from b3dist.distributed.sweep.drive import drive_sweep
 
@@ -203,14 +207,18 @@ def _new(
     return new_sweep(Lake(lake), runs, config, SweepRequest(**request, recipe_epochs=usual))
 
 
-def _reopened(lake: Path | None, runs: Path, sweep_id: str) -> "SweepFolder":
-    """The sweep to resume, on the lake it was begun on (which may have moved, but not changed)."""
+def _reopened(lake: Path | None, runs: Path, sweep_id: str, *, trials: int | None) -> "SweepFolder":
+    """The sweep to resume, on the lake it was begun on (which may have moved, but not changed); or a longer one."""
     from b3dist.distributed.selection import reopen_lake
     from b3dist.distributed.sweep.folder import SweepFolder
 
     folder = SweepFolder.open(runs, sweep_id)
     reopen_lake(folder.run, lake, folder.config)
-    return folder
+    if trials is None:
+        return folder
+    from b3dist.distributed.sweep.plan import extend_sweep
+
+    return extend_sweep(folder, trials)
 
 
 def notices(plan: "SweepPlan") -> list[str]:

@@ -97,10 +97,10 @@ def test_an_interrupted_sweep_says_how_to_go_on_as_it_was_begun(
 def test_a_resumed_sweep_keeps_its_settings(b3dist: Command, small_lake: Path, tmp_path: Path) -> None:
     """Options that would change it are named."""
     sweep = searched(small_lake, tmp_path)
-    changes = ["--trials", "80", "--set", "training.epochs=2"]
+    changes = ["--seeds", "5", "--set", "training.epochs=2"]
     outcome = b3dist("sweep", "--runs", tmp_path, "--resume", sweep.run.run_id, *changes, "--json")
     assert outcome.exit_code == 1
-    assert "overrides, trials" in outcome.answer["error"]
+    assert "overrides, seeds" in outcome.answer["error"]
 
 
 def test_a_fleet_cannot_be_resumed_as_a_sweep(b3dist: Command, small_lake: Path, tmp_path: Path) -> None:
@@ -247,3 +247,13 @@ def test_cautions_come_before_the_waiting_and_again_with_the_answer(
     monkeypatch.setattr("b3dist.distributed.sweep.drive.drive_sweep", interrupted)
     asked = ["--lake", small_lake, "--runs", tmp_path, "--min-sessions", "300", "--set", "training.epochs=4"]
     assert "every trial trains 4 of the recipe's 50 epochs" in b3dist("sweep", *asked).stderr
+
+
+def test_a_resumed_sweep_may_only_grow(b3dist: Command, small_lake: Path, tmp_path: Path) -> None:
+    """Fewer trials than planned are refused, and the verdict stays; as many are no change."""
+    sweep = concluded(searched(small_lake, tmp_path), adopted=True)
+    resumed = ["sweep", "--runs", tmp_path, "--resume", sweep.run.run_id, "--json"]
+    refused = b3dist(*resumed, "--trials", "8")
+    assert refused.exit_code == 1
+    assert "has 9 trials planned, got --trials 8" in refused.answer["error"]
+    assert b3dist(*resumed, "--trials", "9").answer["best"]["adopted"] is True

@@ -1,6 +1,7 @@
 """A sweep's plan and what it leaves behind: who is in it, what best.yaml says, what a resumed driver finds."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,14 +11,15 @@ from b3dist.config import Config
 from b3dist.data.lake import Lake
 from b3dist.distributed.fleet import FleetOptions
 from b3dist.distributed.run_list import list_runs, run_status
-from b3dist.distributed.sweep.drive import drive_sweep
+from b3dist.distributed.sweep.drive import drive_sweep, search_settings
 from b3dist.distributed.sweep.evaluations import Evaluations, Job
 from b3dist.distributed.sweep.folder import SweepFolder
 from b3dist.distributed.sweep.outcome import finished_summary
-from b3dist.distributed.sweep.plan import SweepRequest, new_sweep
+from b3dist.distributed.sweep.plan import SweepRequest, extend_sweep, new_sweep
 from b3dist.errors import ConfigError, RunError
 from b3dist.recipes import outcome
 from b3dist.tuning.journal import read_trials
+from b3dist.tuning.study import Search
 from tests.distributed.runs import start_run
 from tests.distributed.sweeps import BASE, concluded, searched
 
@@ -193,3 +195,21 @@ def test_no_training_is_done_twice() -> None:
     assert done.macro_f1 == 1.0
     assert evaluations.score(jobs[1], "test") is None
     assert evaluations.error(jobs[1]) == "diverged"
+
+
+def test_a_longer_sweep_withdraws_its_verdict_and_goes_on_where_it_was(small_lake: Path, tmp_path: Path) -> None:
+    """The trials made stay; as many more are asked for as are missing. Files of the old verdict do not outlive it."""
+    sweep = concluded(searched(small_lake, tmp_path, per_asset=True), adopted=True)
+    before = read_trials(sweep.journal)
+    extend_sweep(sweep, 12)
+    again = SweepFolder.open(tmp_path, sweep.run.run_id)
+    assert again.plan == replace(sweep.plan, trials=12)
+    assert finished_summary(again) is None
+    assert not list(again.run.assets.glob("*.yaml"))
+    assert list_runs(tmp_path)[0].state == "interrupted"
+    search = Search(search_settings(again), again.journal)
+    asked = []
+    while (suggestion := search.ask()) is not None:
+        asked.append(suggestion.number)
+    assert len(asked) == 3
+    assert read_trials(sweep.journal)[: len(before)] == before

@@ -1,8 +1,8 @@
-"""A new sweep: which assets it searches on, and which ones judge its winner."""
+"""A new sweep: which assets it searches on, and which ones judge its winner; and a longer one."""
 
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Literal
 
@@ -10,7 +10,8 @@ from b3dist.config import Config
 from b3dist.data.lake import Lake
 from b3dist.distributed.selection import choose_tickers, new_run
 from b3dist.distributed.sweep.folder import KIND, SweepFolder, SweepPlan
-from b3dist.errors import ConfigError, DataError, InsufficientDataError
+from b3dist.errors import ConfigError, DataError, InsufficientDataError, StorageError
+from b3dist.run_folder import RunFolder, replace_json
 from b3dist.training.asset import load_asset
 from b3dist.tuning.space import SearchSpace, search_space
 
@@ -107,6 +108,37 @@ def new_sweep(lake: Lake, runs: Path, base: Config, request: SweepRequest) -> Sw
         recipe_epochs=request.recipe_epochs,
     )
     return SweepFolder(new_run(lake, runs, base, tickers=plan.cohort, kind=KIND, options=plan.to_dict()), plan)
+
+
+def extend_sweep(sweep: SweepFolder, trials: int) -> SweepFolder:
+    """The same sweep with more trials to try; a verdict it has come to is withdrawn until they are done.
+
+    What comes then differs from a sweep of that many trials from the start: suggestions depend on how many are planned
+    (`SMALL_BUDGET`, `SURFACE_SHARE`), and those made already stay.
+
+    Raises:
+        ConfigError: fewer than planned.
+        RunError: it is being driven.
+        StorageError: the folder cannot be written.
+    """
+    if trials < sweep.plan.trials:
+        raise ConfigError(
+            f"sweep {sweep.run.run_id} has {sweep.plan.trials} trials planned, got --trials {trials}",
+            hint=f"--trials {sweep.plan.trials} or more, or leave it out",
+        )
+    if trials == sweep.plan.trials:
+        return sweep
+    plan = replace(sweep.plan, trials=trials)
+    settings = replace(sweep.run.settings, options=plan.to_dict())
+    with sweep.run.driven():
+        try:
+            # First: without it, and with the old plan, the verdict would only be drawn again.
+            for stale in (sweep.run.path / "summary.json", *sweep.run.assets.glob("*.yaml")):
+                stale.unlink(missing_ok=True)
+            replace_json(sweep.run.path / "config.json", {"run_id": sweep.run.run_id, **settings.to_dict()})
+        except OSError as error:
+            raise StorageError(f"cannot extend {sweep.run.path}: {error.strerror}", hint="free some space") from error
+    return SweepFolder(RunFolder(sweep.run.path, settings), plan)
 
 
 class _Usable:

@@ -32,7 +32,8 @@ class SweepTracking:
             self._options.tracking_uri,
             runs=self._sweep.run.path.parent,
             run_id=self._sweep.run.run_id,
-            config={**settings.config.to_dict(), "search": ranges, "sweep": {"trials": plan.trials}},
+            # Not how many trials: MLflow never lets a parameter change, and a sweep may grow.
+            config={**settings.config.to_dict(), "search": ranges},
             kind=KIND,
             tags={"b3dist.lake_manifest_hash": settings.lake_manifest_hash, "b3dist.cohort": ",".join(plan.cohort)},
         )
