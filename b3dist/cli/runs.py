@@ -18,6 +18,7 @@ runs_app = typer.Typer(name="runs", no_args_is_help=True, help="What runs there 
 
 _LIST_COLUMNS = ("run_id", "kind", "state", "what")
 _COLUMNS = ("run_id", "kind", "state", "assets", "trained", "skipped", "failed")
+_ASSET_COLUMNS = ("ticker", "state", "seconds", "epochs", "kept", "accuracy", "macro_f1", "ic", "why")
 
 
 def newest_run(runs: Path) -> str:
@@ -73,12 +74,18 @@ def status(
         if found["kind"] == "sweep":
             show_sweep(console, found)
             return
+        widen(console)
         _show_table(console, [found], _COLUMNS)
         rows = [
-            {**entry, **(entry["metrics"] or {}), "why": entry["error"] or entry["reason"]}
+            {
+                **entry,
+                **(entry["metrics"] or {}),
+                "kept": (entry["metrics"] or {}).get("best_epoch"),
+                "why": entry["error"] or entry["reason"],
+            }
             for entry in found["entries"]
         ]
-        _show_table(console, rows, ("ticker", "state", "seconds", "epochs", "accuracy", "macro_f1", "ic", "why"))
+        _show_table(console, rows, _ASSET_COLUMNS)
 
     return Answer(payload=found, show=show)
 

@@ -13,7 +13,7 @@ from b3dist.report.run_record import AssetFiles
 
 _LETTERS = np.array([name[0] for name in ACTIONS])
 _BASIS_POINT = 1e-4
-_FACTS = ("anchor", "feature_set", "label_set", "seed", "splits", "dropped_windows", "model_sha256")
+_FACTS = ("anchor", "feature_set", "label_set", "seed", "splits", "dropped_windows", "model_sha256", "initial_model")
 
 
 def asset_view(files: AssetFiles) -> dict[str, Any]:
@@ -23,12 +23,13 @@ def asset_view(files: AssetFiles) -> dict[str, Any]:
         "missing": list(files.missing),
         "facts": {name: files.facts[name] for name in _FACTS if name in files.facts} if files.facts else None,
         "metrics": files.metrics,
-        "history": _history(files.history),
+        "history": compact_history(files.history),
         "parts": _parts(files.predictions),
     }
 
 
-def _history(history: Mapping[str, Any] | None) -> dict[str, Any] | None:
+def compact_history(history: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Columns of history.csv, in fewer digits; None where there is none."""
     if not history:
         return None
     return {name: [_significant(value, 5) for value in values] for name, values in history.items()}

@@ -9,13 +9,15 @@ from typing import Any
 from plotly.offline import get_plotlyjs
 
 from b3dist import __version__
-from b3dist.errors import StorageError
+from b3dist.distributed.initial import MODEL_FOLDER
+from b3dist.distributed.starts import Starts
+from b3dist.errors import RunError, StorageError
 from b3dist.report.asset_view import asset_view
 from b3dist.report.html import as_json, csp_hash, environment, read_template
 from b3dist.report.overview import SPLITS, Row, asset_row, compare, skill_gate
-from b3dist.report.pooled_view import whole_model
+from b3dist.report.pooled_view import untrained_on, whole_model
 from b3dist.report.release_cards import ReleaseCard, release_cards
-from b3dist.report.run_record import RunRecord, read_run
+from b3dist.report.run_record import RunRecord, read_asset, read_run
 from b3dist.report.sweep_page import is_sweep, render_sweep
 from b3dist.report.words import describe, settings
 
@@ -54,9 +56,11 @@ def render(run: RunRecord, releases: Sequence[ReleaseCard] = ()) -> str:
     views: list[str] = []
     parts: list[Mapping[str, Any]] = []
     for files in run.assets():
-        rows.append(asset_row(files.ticker, files.metrics or {}))
+        rows.append({**asset_row(files.ticker, files.metrics or {}), "unseen": untrained_on(files.facts)})
         views.append(as_json(asset_view(files)))
         parts += (files.facts or {}).get("splits", {}).values()
+    model = run.path / MODEL_FOLDER
+    whole = whole_model(run.summary, read_asset(model, with_predictions=False) if model.is_dir() else None)
     scripts = [get_plotlyjs(), *(read_template(name) for name in ("charts.js", "page.js"))]
     return (
         environment()
@@ -64,7 +68,9 @@ def render(run: RunRecord, releases: Sequence[ReleaseCard] = ()) -> str:
         .render(
             run=run,
             is_pooled=run.config.get("kind") == "pooled",
-            whole=whole_model(run.summary),
+            whole=whole,
+            unseen=[row["ticker"] for row in rows if row["unseen"]],
+            starts=_starts(run),
             releases=releases,
             created_at=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
             version=__version__,
@@ -77,13 +83,22 @@ def render(run: RunRecord, releases: Sequence[ReleaseCard] = ()) -> str:
             },
             scoreboard={split: compare(rows, split) for split in SPLITS},
             gates={split: skill_gate(rows, split) for split in SPLITS},
-            overview=as_json({"rows": rows}),
+            overview=as_json({"rows": rows, "whole": whole and {"history": whole.history, "kept": whole.kept_epoch}}),
             views=views,
             style=read_template("page.css"),
             scripts=scripts,
             script_hashes=[csp_hash(script) for script in scripts],
         )
     )
+
+
+def _starts(run: RunRecord) -> str | None:
+    """What a warm-started run started from, in words."""
+    try:
+        starts = Starts.of_run(run.path)
+    except RunError as error:
+        return f"what it started from cannot be told: {error.message}"
+    return None if starts is None else starts.in_words()
 
 
 def _period(parts: Sequence[Mapping[str, Any]]) -> tuple[str, str] | None:

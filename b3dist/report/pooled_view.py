@@ -3,6 +3,9 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from b3dist.report.asset_view import compact_history
+from b3dist.report.run_record import AssetFiles
+
 
 class WholeRow(NamedTuple):
     """A measure of the model, beside what costs nothing; None where undefined."""
@@ -23,6 +26,15 @@ class WholeModel(NamedTuple):
     workers: int | None
     windows_per_s: float | None
     all_reduce_share: float | None
+    validation_from: str | None
+    """First sessions of the two later parts, for all assets alike; None where the model's folder does not say."""
+    test_from: str | None
+    p_values: dict[str, float | None]
+    """By part: of the mean gain per session over predicting no change (Diebold-Mariano, one-sided)."""
+    actions: dict[str, dict[str, int]]
+    """By part: windows of each action."""
+    history: dict[str, Any] | None
+    """Columns of history.csv."""
 
 
 _MEASURES = (
@@ -33,11 +45,17 @@ _MEASURES = (
 )
 
 
-def whole_model(summary: Mapping[str, Any]) -> WholeModel | None:
-    """What summary.json of a pooled run says of its model; None of another run, or before the end."""
+def whole_model(summary: Mapping[str, Any], files: AssetFiles | None = None) -> WholeModel | None:
+    """What a pooled run says of its model; None of another run, or before the end.
+
+    Args:
+        summary: summary.json.
+        files: the model's folder.
+    """
     metrics, pooled = summary.get("metrics"), summary.get("pooled")
     if not metrics or not pooled:
         return None
+    cut: Mapping[str, Any] = ((files.facts if files else None) or {}).get("cut") or {}
     rows = []
     for name, model, baseline in _MEASURES:
         numbers = []
@@ -52,6 +70,14 @@ def whole_model(summary: Mapping[str, Any]) -> WholeModel | None:
         workers=pooled["workers"],
         windows_per_s=pooled["windows_per_s"],
         all_reduce_share=pooled["all_reduce_share"],
+        validation_from=cut.get("validation_from"),
+        test_from=cut.get("test_from"),
+        p_values={split: (metrics[split].get("skill") or {}).get("p_value") for split in ("test", "val")},
+        actions={
+            split: {name: one["support"] for name, one in (metrics[split].get("per_class") or {}).items()}
+            for split in ("test", "val")
+        },
+        history=compact_history(files.history) if files else None,
     )
 
 
@@ -60,3 +86,9 @@ def _find(nested: Mapping[str, Any], names: tuple[str, ...]) -> float | None:
     for name in names:
         value = value[name]
     return None if value is None else float(value)
+
+
+def untrained_on(facts: Mapping[str, Any] | None) -> bool:
+    """Whether a pooled model has seen nothing of an asset: its windows all lie after the cut."""
+    train = ((facts or {}).get("splits") or {}).get("train") or {}
+    return train.get("num_windows") == 0

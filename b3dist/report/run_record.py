@@ -117,15 +117,15 @@ def read_run(runs: Path, run_id: str) -> RunRecord:
     )
 
 
-def read_asset(folder: Path) -> AssetFiles:
-    """Read an asset's folder, noting what is missing."""
+def read_asset(folder: Path, *, with_predictions: bool = True) -> AssetFiles:
+    """Read an asset's folder, or a whole model's, noting what is missing."""
     missing: list[str] = []
     return AssetFiles(
         ticker=folder.name,
         metrics=_object(folder / "metrics.json", missing),
         facts=_object(folder / "bundle.json", missing),
         history=_history(folder / "history.csv", missing),
-        predictions=_predictions(folder / "predictions.parquet", missing),
+        predictions=_predictions(folder / "predictions.parquet", missing) if with_predictions else None,
         missing=missing,
     )
 

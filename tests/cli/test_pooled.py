@@ -33,6 +33,7 @@ def test_pooled_run_is_not_resumed_as_a_fleet_nor_the_reverse(
     outcome = b3dist("fleet", "--runs", pooled_run.path.parent, "--resume", pooled_run.run_id, "--json")
     assert outcome.exit_code == 1
     assert "kind pooled" in outcome.answer["error"]
+    assert outcome.answer["hint"] == f"b3dist pooled --resume {pooled_run.run_id} --runs {pooled_run.path.parent}"
     fleet = start_run(small_lake, tmp_path / "runs")
     outcome = b3dist("pooled", "--runs", tmp_path / "runs", "--resume", fleet.run_id, "--json")
     assert outcome.exit_code == 1

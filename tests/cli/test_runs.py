@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tests.cli.conftest import Outcome
 from tests.distributed.runs import start_run
-from tests.report.run_builder import make_run
+from tests.report.run_builder import make_run, write_ledger
 
 Command = Callable[..., Outcome]
 
@@ -38,3 +38,14 @@ def test_list_says_what_a_run_amounts_to(b3dist: Command, tmp_path: Path) -> Non
     )
     assert pooled == "20240102-000000-aaaa pooled finished 2 of 2 assets judged under one model"
     assert fleet == "20240101-000000-aaaa fleet finished 2 of 4 assets trained, 1 skipped, 1 failed"
+
+
+def test_status_says_which_epoch_was_kept(b3dist: Command, tmp_path: Path) -> None:
+    """0 of 3: a warm start that no epoch was better than."""
+    run = make_run(tmp_path, trained=["PETR4"])
+    metrics = {"accuracy": 0.5, "macro_f1": 0.25, "ic": None, "best_epoch": 0}
+    event = {"event": "trained", "ticker": "PETR4", "seconds": 1.5, "epochs": 3, "metrics": metrics}
+    write_ledger(run, [{"event": "opened", "invocation": 1}, event])
+    rows = [line.split() for line in b3dist("runs", "status", "--runs", tmp_path).stdout.splitlines()]
+    assert ["ticker", "state", "seconds", "epochs", "kept", "accuracy", "macro_f1", "ic", "why"] in rows
+    assert ["PETR4", "trained", "1.500", "3", "0", "0.500", "0.250"] in rows

@@ -133,14 +133,14 @@ def test_stopped_run_says_so(tmp_path: Path) -> None:
     make_run(tmp_path, finished=False)
     text = report_of(tmp_path).visible
     assert "stopped before its end" in text
-    assert f"b3dist fleet --resume {RUN}" in text
+    assert f"b3dist fleet --resume {RUN} --runs {tmp_path}" in text
 
 
 def test_pooled_run_is_called_one(tmp_path: Path) -> None:
     """One model for all assets, divided at the same dates; another verb goes on with it."""
     make_run(tmp_path, finished=False, kind="pooled")
     text = report_of(tmp_path).visible
-    assert f"b3dist pooled --resume {RUN}" in text
+    assert f"b3dist pooled --resume {RUN} --runs {tmp_path}" in text
     assert "One LSTM for all assets" in text
     assert "divided at the same dates" in text
     assert "fleet" not in text.lower()

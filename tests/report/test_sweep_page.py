@@ -73,7 +73,7 @@ def test_a_stopped_sweep_is_shown_as_far_as_it_got(small_lake: Path, tmp_path: P
     """With how to go on; too few trials for a chart are said so."""
     sweep = searched(small_lake, tmp_path, trials=1, base=BASE)
     page = write_report(tmp_path, sweep.run.run_id).read_text(encoding="utf-8")
-    assert f"b3dist sweep --runs {tmp_path} --resume {sweep.run.run_id}" in page
+    assert f"b3dist sweep --resume {sweep.run.run_id} --runs {tmp_path}" in page
     assert "Too few trials to draw: Parameter importance." in page
     assert len(figures(page)) == page.count('<div id="figure-') == 3
 

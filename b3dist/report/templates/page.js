@@ -2,7 +2,7 @@
 // The page's behaviour: table, part switch, opening an asset. Text from the run is only ever set as textContent.
 (() => {
   const byId = (id) => document.getElementById(id);
-  const { rows } = JSON.parse(byId("overview").textContent);
+  const { rows, whole } = JSON.parse(byId("overview").textContent);
   const assetData = document.getElementsByClassName("asset-data");
   const indexOf = new Map(rows.map((row, index) => [row.ticker, index]));
   let split = "test", sorted = { column: 0, descending: false }, opened = null, visible = [];
@@ -28,7 +28,7 @@
     { group: "Return error (persistence: 1)", label: "p-value", get: part("p_value"), text: fixed(3) },
     { group: "Price R²", label: "model", get: part("price_r2"), text: fixed(4), against: part("persistence_price_r2"), better: higher, first: true },
     { group: "Price R²", label: "persist.", get: part("persistence_price_r2"), text: fixed(4) },
-    { group: "Training", label: "kept / epochs", get: (row) => row.best_epoch, text: (value, row) => (value === null ? "–" : `${value} / ${row.epochs}`), first: true },
+    { group: "Training", label: "kept / epochs", get: (row) => row.best_epoch, text: (value, row) => (value === null ? "–" : row.unseen ? "unseen" : `${value} / ${row.epochs}`), first: true },
     { group: "Training", label: "val ÷ train loss", get: (row) => row.overfit_ratio, text: fixed(2) },
   ];
 
@@ -128,8 +128,9 @@
     const named = [["train", "training"], ["val", "validation"], ["test", "test"]].filter(([name]) => facts.splits && facts.splits[name]);
     byId("asset-facts").textContent = named.map(([name, label]) => {
       const one = facts.splits[name];
+      if (!one.num_windows) return `${label}: no window`;
       return `${label} ${one.first} to ${one.last} (${one.num_windows} windows)`;
-    }).concat(facts.anchor ? [`prices at the basis of ${facts.anchor}`] : [], facts.model_sha256 ? [`model ${facts.model_sha256.slice(0, 12)}`] : []).join("  ·  ");
+    }).concat(facts.initial_model ? [`started from ${facts.initial_model.origin}` + (metrics.best_epoch === 0 ? ", kept as it came" : "")] : [], facts.anchor ? [`prices at the basis of ${facts.anchor}`] : [], facts.model_sha256 ? [`model ${facts.model_sha256.slice(0, 12)}`] : []).join("  ·  ");
     byId("asset-missing").replaceChildren(...view.missing.map((text) => make("p", text, "notice")));
     drawOr("chart-price", parts.val || parts.test, (element) => charts.price(element, parts), "No predictions.");
     drawOr("chart-losses", view.history, (element) => charts.losses(element, view.history, metrics.best_epoch), "No history.");
@@ -216,6 +217,7 @@
     if (opened) open(opened, { scroll: false });
   }
 
+  if (whole) drawOr("chart-whole", whole.history, (element) => charts.losses(element, whole.history, whole.kept), "No history.");
   if (!rows.length) return;
   drawHead();
   choose("test");
