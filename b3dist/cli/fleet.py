@@ -260,4 +260,5 @@ def _show(console: Console, summary: dict[str, Any], payload: dict[str, Any], fa
 def advise_fallback(run_id: str, fallback: Path) -> str:
     """How the assets that a fleet skipped are served by the pooled run it began from."""
     command = ["b3dist", "release", "create", run_id, "--fallback", fallback.name, "--runs", str(fallback.parent)]
-    return f"the pooled model serves what was skipped in a release made with: {shlex.join(command)}"
+    how = "what was skipped is served by the pooled model, or else the naive forecast, in a release made with"
+    return f"{how}: {shlex.join(command)}"

@@ -91,7 +91,7 @@ def create(
     payload |= {"ladder": release.manifest["ladder"], "warnings": warnings}
     carried = why_untrained(run, [ticker for ticker, asset in release.assets.items() if asset.carried_over])
     payload["carried_over_assets"] = carried
-    unimproved = [ticker for ticker, asset in release.assets.items() if keeps_start(asset.facts)] if refit else []
+    unimproved = sum(keeps_start(asset.facts) and not asset.carried_over for asset in release.assets.values())
 
     def display(console: Console) -> None:
         _show_facts(console, payload, ("release_id", "run_id", "assets", "refitted", "carried_over", "path"))
@@ -99,7 +99,8 @@ def create(
         if pooled or naive:
             models = f"{own} assets have a model of their own, {pooled} the pooled one, {naive} none"
             console.print(models, markup=False, soft_wrap=True)
-        for line in _weights_explained(carried, refit=refit, unimproved=len(unimproved)):
+        kept = unimproved if refit else 0
+        for line in _weights_explained(carried, refit=release.manifest["refit"], kept=kept):
             console.print(line, markup=False, soft_wrap=True)
         command = ["b3dist", "release", "promote", release.release_id, "--runs", str(runs)]
         command += ["--releases", str(releases)] if releases is not None else []
@@ -229,11 +230,17 @@ def _differences(run: "RunFolder", fallback: "RunFolder") -> list[str]:
     ]
 
 
-def _weights_explained(carried: Sequence[Mapping[str, str]], *, refit: bool, unimproved: int) -> list[str]:
-    """What the release serves, then each asset that was carried over and why the run has no model of it."""
+def _weights_explained(carried: Sequence[Mapping[str, str]], *, refit: bool, kept: int) -> list[str]:
+    """What the release serves, then each asset that was carried over and why the run has no model of it.
+
+    Args:
+        carried: `why_untrained` of the assets carried over.
+        refit: whether any weights were trained again.
+        kept: of how many assets they were not, since no epoch had improved on their start.
+    """
     weights = "weights trained again on all rows" if refit else "each asset's evaluated weights"
-    if unimproved:
-        weights += f" ({unimproved} assets kept the weights they began from: evaluated weights, nothing to train again)"
+    if kept:
+        weights += f" ({kept} assets kept the weights they began from, so there was nothing to train again)"
     if not carried:
         return [f"it serves {weights}"]
     reasons = [f", {entry['reason']}" if entry["reason"] else "" for entry in carried]

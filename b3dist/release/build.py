@@ -89,9 +89,10 @@ def create_release(
             on_progress=refit.on_progress,
         )
         parts = result.parts
+        trained_again = any(part.facts["refit"] for part in parts)
         refitted = {
-            "refit": True,
-            "refit_lake_manifest_hash": result.lake_manifest_hash,
+            "refit": trained_again,
+            "refit_lake_manifest_hash": result.lake_manifest_hash if trained_again else None,
             "refit_failed": dict(result.failed),
         }
     covered = [*parts, *carried]

@@ -8,7 +8,7 @@ import pytest
 
 from b3dist.data.lake import ingest
 from b3dist.data.simulator import simulate
-from b3dist.distributed.initial import InitialSource
+from b3dist.distributed.initial import InitialSource, warm_config
 from b3dist.run_folder import RunFolder
 from b3dist.tracking import default_uri
 from b3dist.tracking.registry import MODEL
@@ -179,6 +179,20 @@ def test_a_warm_started_run_is_refitted_from_its_start(
     )
     done = b3dist("release", "create", warm.run_id, "--refit", "--runs", tmp_path / "runs", "--json")
     assert (done.exit_code, done.answer["refitted"]) == (0, 1)
+
+
+def test_a_kept_start_is_not_counted_as_refitted(b3dist: Command, small_lake: Path, tmp_path: Path) -> None:
+    """What is served, and why nothing was trained again, is said where a person reads it and counted for a program."""
+    pooled_run = train_pooled_run(small_lake, tmp_path / "runs")
+    source = InitialSource(kind="run", path=pooled_run.path)
+    config = warm_config(source).with_overrides(["training.learning_rate=3", "training.epochs=2"])
+    warm = train_run(small_lake, tmp_path / "runs", tickers=["SIMA3"], config=config, start=source)
+    words = ("release", "create", warm.run_id, "--runs", tmp_path / "runs", "--refit", "--workers", "1")
+    shown = b3dist(*words, "--releases", tmp_path / "shown")
+    assert shown.exit_code == 0
+    assert "serves each asset's evaluated weights (1 assets kept the weights they began from" in shown.stdout
+    answer = b3dist(*words, "--releases", tmp_path / "answered", "--json").answer
+    assert (answer["refitted"], answer["ladder"]) == (0, {"own": 0, "pooled": 1, "naive": 0})
 
 
 def test_a_refused_promotion(b3dist: Command, small_lake: Path, tmp_path: Path) -> None:

@@ -104,6 +104,11 @@ def test_kept_pooled_start_is_pooled_and_is_not_refitted(
         for ticker, chosen in steps.items()
     }
     kept, trained = warm[tickers[-1]], warm[tickers[-2]]
+    alone = create_release(
+        ReleaseStore(runs.parent / "alone"), kept, refit=Refitting(workers=1, initial_models=open_source(source))
+    )
+    assert (alone.manifest["refit"], alone.manifest["refit_failed"]) == (False, {})
+    assert "the evaluated ones: they have not seen the newest part" in alone.card
     shutil.copytree(trained.assets / tickers[-2], kept.assets / tickers[-2])
     refit = Refitting(workers=1, initial_models=open_source(source))
     release = create_release(ReleaseStore(runs.parent / "kept"), kept, refit=refit, fallback=pooled_run)
