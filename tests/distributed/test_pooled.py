@@ -182,7 +182,7 @@ def test_only_pooled_runs_are_driven(small_lake: Path, tmp_path: Path) -> None:
         PooledOptions(workers=2, gpus_per_worker=0.5)
     run = start_pooled(small_lake, tmp_path / "runs")
     with pytest.raises(ConfigError, match="this machine holds 3"):
-        drive_pooled(run, PooledOptions(workers=9, tracking=False))
+        drive_pooled(run, PooledOptions(workers=4, tracking=False))
     assert run.path.is_dir()
 
 
@@ -200,9 +200,11 @@ def test_fleet_starts_from_a_pooled_run_and_resumes(small_lake: Path, tmp_path: 
     for ticker in run.settings.tickers:
         facts = json.loads((run.assets / ticker / "bundle.json").read_text())
         assert facts["initial_model"]["origin"] == f"run {source_run.run_id}, {ticker}"
+        kept = json.loads((run.assets / ticker / "metrics.json").read_text())["best_epoch"] == 0
+        assert facts["source"] == ("pooled" if kept else "own")
     shutil.rmtree(run.assets / run.settings.tickers[0])
     again = RunFolder.open(tmp_path / "runs", run.run_id)
-    kept = InitialSource.of_run(again)
-    assert kept == source
-    drive_fleet(again, fleet, train_asset=WarmTrainer(kept))
+    begun = InitialSource.of_run(again)
+    assert begun == source
+    drive_fleet(again, fleet, train_asset=WarmTrainer(begun))
     assert weights(run) == before
