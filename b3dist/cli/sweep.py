@@ -170,7 +170,7 @@ def sweep(
                 f"a resumed sweep keeps its settings, got {', '.join(sorted(named))}",
                 hint=f"leave them out to resume {resume}, or start a new sweep",
             )
-        folder = _reopened(lake, runs, resume, trials=more)
+        folder = _reopened(lake, runs, resume, options, trials=more)
     from b3dist.distributed.sweep.cautions import cautions_before
     from b3dist.distributed.sweep.drive import drive_sweep
 
@@ -207,7 +207,9 @@ def _new(
     return new_sweep(Lake(lake), runs, config, SweepRequest(**request, recipe_epochs=usual))
 
 
-def _reopened(lake: Path | None, runs: Path, sweep_id: str, *, trials: int | None) -> "SweepFolder":
+def _reopened(
+    lake: Path | None, runs: Path, sweep_id: str, options: "FleetOptions", *, trials: int | None
+) -> "SweepFolder":
     """The sweep to resume, on the lake it was begun on (which may have moved, but not changed); or a longer one."""
     from b3dist.distributed.selection import reopen_lake
     from b3dist.distributed.sweep.folder import SweepFolder
@@ -216,8 +218,10 @@ def _reopened(lake: Path | None, runs: Path, sweep_id: str, *, trials: int | Non
     reopen_lake(folder.run, lake, folder.config)
     if trials is None:
         return folder
+    from b3dist.distributed.sweep.drive import require_possible
     from b3dist.distributed.sweep.plan import extend_sweep
 
+    require_possible(folder, options)  # or else its verdict would be withdrawn for nothing
     return extend_sweep(folder, trials)
 
 

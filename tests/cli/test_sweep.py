@@ -11,6 +11,7 @@ import pytest
 from b3dist.cli.sweep import notices
 from b3dist.cli.sweep_progress import counts, describe, stage_in_words
 from b3dist.data.lake import Lake
+from b3dist.distributed.sweep.folder import SweepFolder
 from b3dist.distributed.sweep.outcome import Outcome, write_outcome
 from b3dist.distributed.sweep.progress import SweepProgress
 from b3dist.tuning.journal import read_trials
@@ -257,3 +258,16 @@ def test_a_resumed_sweep_may_only_grow(b3dist: Command, small_lake: Path, tmp_pa
     assert refused.exit_code == 1
     assert "has 9 trials planned, got --trials 8" in refused.answer["error"]
     assert b3dist(*resumed, "--trials", "9").answer["best"]["adopted"] is True
+
+
+@pytest.mark.usefixtures("no_gpu")
+def test_a_sweep_that_cannot_grow_keeps_its_verdict(b3dist: Command, small_lake: Path, tmp_path: Path) -> None:
+    """Without the GPU asked for, or with a journal that has lost trials, it would be withdrawn for nothing."""
+    sweep = concluded(searched(small_lake, tmp_path), adopted=True)
+    verdict = (sweep.run.path / "summary.json").read_bytes()
+    grown = ["sweep", "--runs", tmp_path, "--resume", sweep.run.run_id, "--trials", "12", "--json"]
+    assert "1 GPUs per worker asked for" in b3dist(*grown, "--gpus-per-worker", "1").answer["error"]
+    sweep.journal.unlink()
+    assert "journal.log is gone or empty" in b3dist(*grown).answer["error"]
+    assert (sweep.run.path / "summary.json").read_bytes() == verdict
+    assert SweepFolder.open(tmp_path, sweep.run.run_id).plan.trials == 9

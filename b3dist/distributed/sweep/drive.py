@@ -57,9 +57,7 @@ def drive_sweep(
     with sweep.run.driven():
         if (finished := finished_summary(sweep)) is not None:
             return _judged(finished)
-        precision = sweep.config.training.precision
-        require_device(precision, gpus_per_worker=options.gpus_per_worker, address=options.address)
-        require_whole_journal(sweep)
+        require_possible(sweep, options)
         evaluations = Evaluations.of(sweep.run.ledger)
         ledger = Ledger(sweep.run.ledger)
         try:
@@ -78,6 +76,18 @@ def _judged(summary: dict[str, Any]) -> dict[str, Any]:
             hint="start a new sweep from settings that can be trained",
         )
     return summary
+
+
+def require_possible(sweep: SweepFolder, options: FleetOptions) -> None:
+    """Refuse what cannot go on, before Ray starts or anything is changed.
+
+    Raises:
+        ConfigError: this machine has no GPU, or not the precision.
+        RunError: the journal or the ledger is damaged.
+    """
+    precision = sweep.config.training.precision
+    require_device(precision, gpus_per_worker=options.gpus_per_worker, address=options.address)
+    require_whole_journal(sweep)
 
 
 def engine_of(sweep: SweepFolder, options: FleetOptions) -> Literal["single", "stack"]:
