@@ -75,6 +75,7 @@ def test_the_usual_sweep_needs_no_caution() -> None:
 @pytest.mark.parametrize(
     ("changes", "epochs", "said"),
     [
+        ({"support": [5, 8, 1319]}, 50, "5 buys, 8 sells, 1,319 holds"),
         ({"halving": False}, 6, "trains 6 of the recipe's 50 epochs"),
         ({"halving": False}, 6, "best.yaml says 6 as well"),
         ({"trials": 8}, 50, "with 8 trials of 21 epochs two in three are stopped after epoch 7"),

@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -18,6 +19,7 @@ from b3dist.distributed.sweep.outcome import finished_summary
 from b3dist.distributed.sweep.plan import SweepRequest, extend_sweep, new_sweep
 from b3dist.errors import ConfigError, RunError
 from b3dist.recipes import outcome
+from b3dist.training.asset import load_asset
 from b3dist.tuning.journal import read_trials
 from b3dist.tuning.study import Search
 from tests.distributed.runs import start_run
@@ -213,3 +215,11 @@ def test_a_longer_sweep_withdraws_its_verdict_and_goes_on_where_it_was(small_lak
         asked.append(suggestion.number)
     assert len(asked) == 3
     assert read_trials(sweep.journal)[: len(before)] == before
+
+
+def test_a_plan_counts_the_events_its_trials_will_be_judged_on(small_lake: Path, tmp_path: Path) -> None:
+    """The cohort's validation windows by action, and nobody else's."""
+    lake = Lake(small_lake)
+    plan = new_sweep(lake, tmp_path, BASE, SweepRequest(cohort_size=2)).plan
+    actions = np.concatenate([load_asset(lake, ticker, BASE).val.action for ticker in plan.cohort])
+    assert plan.support == [int((actions == action).sum()) for action in range(3)]

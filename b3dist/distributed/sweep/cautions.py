@@ -23,7 +23,15 @@ _CHANGES_WINDOWS = {
 
 def cautions_before(plan: SweepPlan, config: Config) -> list[str]:
     """Sentences about what is asked for, to be read before waiting for it."""
-    return [one for one in (_short(plan, config), _halved(plan, config), _few(plan), *_moving(plan)) if one]
+    return [
+        one
+        for one in (_rare(plan.support), _short(plan, config), _halved(plan, config), _few(plan), *_moving(plan))
+        if one
+    ]
+
+
+def _rare(support: Sequence[int] | None) -> str | None:
+    return None if support is None else warn_of_rare(support, where="the cohort's validation parts")
 
 
 def _short(plan: SweepPlan, config: Config) -> str | None:
@@ -82,15 +90,9 @@ def describe_cohort(records: Sequence[TrialRecord]) -> dict[str, Any] | None:
 
 def cautions_of(records: Sequence[TrialRecord], config: Config) -> list[str]:
     """Sentences about the trials that have ended."""
-    cautions = []
     cohort = describe_cohort(records)
-    if cohort is not None and (
-        rare := warn_of_rare(list(cohort["support"].values()), where="the cohort's validation parts")
-    ):
-        cautions.append(rare)
-    if rising := _rising(records, config.training.epochs):
-        cautions.append(rising)
-    return cautions
+    cautions = [_rare(list(cohort["support"].values()) if cohort else None), _rising(records, config.training.epochs)]
+    return [one for one in cautions if one]
 
 
 def _rising(records: Sequence[TrialRecord], epochs: int) -> str | None:

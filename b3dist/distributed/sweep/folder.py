@@ -46,6 +46,8 @@ class SweepPlan:
     """Trials that a worker trains as one stack; None: chosen by what fits and what is left."""
     recipe_epochs: int | None = None
     """Of the named recipe, before files and settings laid over it; None where that is not known."""
+    support: Sequence[int] | None = None
+    """The cohort's validation windows by action, under the starting configuration; None where that is not known."""
 
     def __post_init__(self) -> None:
         """Raises ValueError for what no sweep can have been asked for."""

@@ -100,7 +100,10 @@ def write_outcome(
         "verdict": outcome.verdict.to_dict() if outcome else None,
         "asset_verdict": outcome.asset_verdict.to_dict() if outcome and outcome.asset_verdict else None,
         "cohort": describe_cohort(records),
-        "warnings": [*cautions_before(sweep.plan, sweep.config), *cautions_of(records, sweep.config)],
+        # What was counted when the sweep began is counted again from trial 0.
+        "warnings": list(
+            dict.fromkeys([*cautions_before(sweep.plan, sweep.config), *cautions_of(records, sweep.config)])
+        ),
         "finalists": [_describe_finalist(one) for one in outcome.finalists] if outcome else [],
         "choices": [vars(one) for one in outcome.choices] if outcome else [],
         "pareto_front": [record.number for record in pareto_front(records)] if sweep.plan.two_objectives else [],

@@ -6,8 +6,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Literal
 
+import numpy as np
+
 from b3dist.config import Config
 from b3dist.data.lake import Lake
+from b3dist.data.schema import ACTIONS
 from b3dist.distributed.selection import choose_tickers, new_run
 from b3dist.distributed.sweep.folder import KIND, SweepFolder, SweepPlan
 from b3dist.errors import ConfigError, DataError, InsufficientDataError, StorageError
@@ -106,6 +109,7 @@ def new_sweep(lake: Lake, runs: Path, base: Config, request: SweepRequest) -> Sw
         engine=request.engine,
         trials_at_once=request.trials_at_once,
         recipe_epochs=request.recipe_epochs,
+        support=[sum(usable.support[ticker][action] for ticker in cohort) for action in range(len(ACTIONS))],
     )
     return SweepFolder(new_run(lake, runs, base, tickers=plan.cohort, kind=KIND, options=plan.to_dict()), plan)
 
@@ -149,6 +153,8 @@ class _Usable:
         self._lake = lake
         self._configs = [base, space.apply(base, longest)] if longest else [base]
         self._excluded = excluded
+        self.support: dict[str, list[int]] = {}
+        """Validation windows by action, of the assets that can be trained."""
         self._sessions = dict(lake.tickers()[["ticker", "num_sessions"]].itertuples(index=False, name=None))
 
     def __call__(self, ticker: str) -> bool:
@@ -159,11 +165,11 @@ class _Usable:
             self._excluded[ticker] = f"{ticker} has {self._sessions[ticker]} sessions, expected at least {needed}"
             return False
         try:
-            for config in self._configs:
-                load_asset(self._lake, ticker, config)
+            base, *_ = [load_asset(self._lake, ticker, config) for config in self._configs]
         except (InsufficientDataError, DataError) as error:
             self._excluded[ticker] = error.message
             return False
+        self.support[ticker] = np.bincount(base.val.action, minlength=len(ACTIONS)).tolist()
         return True
 
 
