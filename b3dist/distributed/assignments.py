@@ -70,7 +70,8 @@ class Assignments:
         self.events: list[Event] = []
         self._assets_dir = assets_dir
         self._num_workers = 1
-        self._fresh = True
+        self.is_fresh = True
+        """Whether no group of workers has registered in this invocation."""
         self._appliers: dict[str, Callable[[Event], None]] = {
             "opened": self._apply_opened,
             "group": self._apply_group,
@@ -240,7 +241,7 @@ class Assignments:
     def _apply_opened(self, event: Event) -> None:
         self.invocation = event["invocation"]
         self.stopped = None
-        self._fresh = True
+        self.is_fresh = True
         self.fruitless_restarts = 0
         for asset in self.assets.values():
             asset.errors = asset.charges = 0
@@ -250,9 +251,9 @@ class Assignments:
     def _apply_group(self, event: Event) -> None:
         self.attempt = event["attempt"]
         self._num_workers = event["workers"]
-        if not self._fresh:  # the first group of an invocation is no restart
+        if not self.is_fresh:  # the first group of an invocation is no restart
             self.fruitless_restarts += 1
-        self._fresh = False
+        self.is_fresh = False
 
     def _apply_leased(self, event: Event) -> None:
         asset = self.assets[event["ticker"]]

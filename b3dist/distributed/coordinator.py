@@ -8,7 +8,7 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from b3dist.distributed.assignments import Assignments, WorkerId
+from b3dist.distributed.assignments import MAX_FRUITLESS_RESTARTS, Assignments, WorkerId
 from b3dist.distributed.ledger import Event
 from b3dist.errors import StorageError
 
@@ -29,6 +29,8 @@ class Progress:
     events: Sequence[Event]
     stopped: str | None
     storage_error: str | None
+    cannot_start: str | None
+    """Why no worker of this invocation ever got as far as registering; None: one did, or it is too early to say."""
 
 
 class Coordinator:
@@ -40,6 +42,7 @@ class Coordinator:
     def __init__(self, tickers: Sequence[str], ledger_path: Path, assets_dir: Path) -> None:
         self._assignments = Assignments(tickers, ledger_path=ledger_path, assets_dir=assets_dir)
         self._storage_error: str | None = None
+        self._deaths_before_any_group: list[str] = []
 
     def begin_attempt(self, num_workers: int) -> int:
         """Register a new worker group and return its number."""
@@ -64,6 +67,8 @@ class Coordinator:
 
     def charge(self, causes: Mapping[int, str]) -> None:
         """Charge what the dead ranks held."""
+        if self._assignments.is_fresh and causes:  # one death may be reported more than once
+            self._deaths_before_any_group.append(next(iter(causes.values())))
         self._guarded(lambda: self._assignments.charge(causes), None)
 
     def stop(self, reason: str) -> None:
@@ -76,7 +81,13 @@ class Coordinator:
 
     def progress(self, since: int) -> Progress:
         """Every event from number `since` on (the driver has seen the ones before)."""
-        return Progress(self._assignments.events[since:], self._assignments.stopped, self._storage_error)
+        deaths = self._deaths_before_any_group if self._assignments.is_fresh else []
+        return Progress(
+            self._assignments.events[since:],
+            self._assignments.stopped,
+            self._storage_error,
+            deaths[-1] if len(deaths) > MAX_FRUITLESS_RESTARTS else None,
+        )
 
     def _guarded[T](self, step: Callable[[], T], otherwise: T) -> T:
         try:

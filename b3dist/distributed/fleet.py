@@ -286,6 +286,11 @@ class _Watch:
             self._known.follow(event)
             self._log(event)
         self._stopped, self._storage_error = progress.stopped, progress.storage_error
+        if progress.cannot_start is not None:  # Ray Train itself would try for ever
+            raise RunError(
+                f"run {self._run.run_id}: no worker could start: {progress.cannot_start}",
+                hint=f"mend that (--debug shows the workers' output), then --resume {self._run.run_id}",
+            )
         if self._on_progress is not None:
             self._on_progress(FleetProgress.of(self._known, now=time.time()))
 
