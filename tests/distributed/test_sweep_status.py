@@ -1,5 +1,6 @@
 """A sweep seen from outside: while it runs, after its driver has gone, and at its end; nothing is written."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 
 from b3dist.distributed.ledger import Ledger
 from b3dist.distributed.run_list import list_runs, run_status
+from b3dist.tuning.journal import TrialRecord, read_trials
 from tests.distributed.runs import contents
 from tests.distributed.sweeps import begun, concluded, searched
 
@@ -43,7 +45,10 @@ def test_without_its_driver_a_running_trial_is_abandoned(small_lake: Path, tmp_p
 
 
 def test_the_phase_follows_the_trainings_of_the_ledger(small_lake: Path, tmp_path: Path) -> None:
-    """Trial 0 and three finalists under three seeds on three assets, then winner and trial 0 on the held-out ones."""
+    """Trial 0 and three finalists under three seeds on three assets, then winner and trial 0 on the held-out ones.
+
+    What a sweep did for others before it was given more trials does not count.
+    """
     sweep = searched(small_lake, tmp_path)
 
     def phase() -> dict[str, Any]:
@@ -51,14 +56,27 @@ def test_the_phase_follows_the_trainings_of_the_ledger(small_lake: Path, tmp_pat
         return found
 
     assert phase() == {"name": "finalists", "number": 2, "of": 3, "done": 0, "total": 36}
+    ended = sorted((one for one in read_trials(sweep.journal) if one.values), key=lambda one: -(one.values or (0,))[0])
+    former, (start, winner) = ended[-1], (next(one for one in ended if one.is_baseline), ended[0])
+    chosen = [start, *(one for one in ended if not one.is_baseline)][:4]
     ledger = Ledger(sweep.run.ledger)
-    for index in range(36):
-        ledger.append("evaluated", stage="finalists", seed=index)
+
+    def evaluated(stage: str, trial: TrialRecord, times: int) -> None:
+        for _ in range(times):
+            ledger.append("evaluated", stage=stage, params=json.dumps(trial.params, sort_keys=True))
+
+    evaluated("finalists", former, 9)
+    evaluated("held-out", former, 5)
+    assert phase()["name"] == "finalists"
+    for trial in chosen:
+        evaluated("finalists", trial, 9)
     total = 6 * len(sweep.plan.held_out)
     assert phase() == {"name": "held-out", "number": 3, "of": 3, "done": 0, "total": total}
-    ledger.append("evaluated", stage="held-out", seed=0)
+    evaluated("held-out", chosen[2], 2)
+    evaluated("held-out", start, 3)
+    evaluated("held-out", winner, 1)
     ledger.close()
-    assert phase()["done"] == 1
+    assert phase()["done"] == 4
 
 
 @pytest.mark.parametrize("adopted", [True, False])

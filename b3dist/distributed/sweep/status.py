@@ -128,16 +128,22 @@ def _phase(plan: SweepPlan, records: "Sequence[TrialRecord]", events: Sequence[E
     settled = sum(one.state in ("complete", "pruned", "failed") and not one.was_abandoned for one in records)
     if settled < plan.trials:
         return _described(plan, "search", settled, plan.trials)
-    done: dict[str, int] = Counter(event["stage"] for event in events if event["event"] == "evaluated")
     baseline = baseline_of(records)
     chosen = choose_finalists(records, most=plan.finalists, two_objectives=plan.two_objectives) if baseline else []
     different = {json.dumps(one.params, sort_keys=True) for one in (baseline, *chosen) if one}
+    # A sweep that was given more trials has trainings of former finalists too, and of a former winner.
+    done = [event for event in events if event["event"] == "evaluated" and event["params"] in different]
+    counts = Counter(event["stage"] for event in done)
     trainings = len(different) * plan.seeds * len(plan.cohort)
-    if "per-asset" in done:
-        return _described(plan, "per-asset", done["per-asset"], None)
-    if "held-out" in done or done["finalists"] >= trainings:
-        return _described(plan, "held-out", done["held-out"], 2 * plan.seeds * len(plan.held_out))
-    return _described(plan, "finalists", done["finalists"], trainings)
+    if counts["finalists"] < trainings:
+        return _described(plan, "finalists", counts["finalists"], trainings)
+    if events and events[-1].get("stage") == "per-asset":
+        return _described(plan, "per-asset", sum(event.get("stage") == "per-asset" for event in events), None)
+    start = json.dumps(baseline.params, sort_keys=True) if baseline else ""
+    own = [event["params"] for event in done if event["stage"] == "held-out"]
+    winner = next((params for params in reversed(own) if params != start), None)
+    judged = sum(params in (start, winner) for params in own)
+    return _described(plan, "held-out", judged, 2 * plan.seeds * len(plan.held_out))
 
 
 def _described(plan: SweepPlan, name: str, done: int, total: int | None) -> dict[str, Any]:
