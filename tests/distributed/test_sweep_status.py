@@ -37,6 +37,14 @@ def test_a_running_sweep_shows_what_is_best_so_far(small_lake: Path, tmp_path: P
     assert marks(status)[0] == "start"
 
 
+def test_counts_are_those_of_the_trials_shown(small_lake: Path, tmp_path: Path) -> None:
+    """A driver tells the journal first and the ledger a moment later."""
+    sweep = begun(small_lake, tmp_path)
+    sweep.run.ledger.write_text("")
+    status = run_status(tmp_path, sweep.run.run_id)
+    assert (status["trained"], status["skipped"], status["failed"]) == (2, 0, 0)
+
+
 def test_without_its_driver_a_running_trial_is_abandoned(small_lake: Path, tmp_path: Path) -> None:
     """Nobody trains it any more."""
     status = run_status(tmp_path, begun(small_lake, tmp_path).run.run_id)

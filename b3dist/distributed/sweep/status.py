@@ -96,6 +96,10 @@ def sweep_status(run: RunFolder) -> dict[str, Any]:
         **({summary["best"]["trial"]: "winner"} if adopted else {}),
     }
     return {
+        # Of the same moment as the entries: the ledger of a running sweep is a little behind its journal.
+        "trained": len(scored),
+        "skipped": sum(entry["state"] == "pruned" for entry in entries),
+        "failed": sum(entry["state"] == "failed" for entry in entries),
         "phase": phase,
         "best": _in_short(best),
         "start": _in_short(next((entry for entry in entries if entry["trial"] == start), None)),
