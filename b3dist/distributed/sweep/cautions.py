@@ -66,7 +66,7 @@ def _few(plan: SweepPlan) -> str | None:
 def _moving(plan: SweepPlan) -> list[str]:
     return [
         f"{name} is searched: trials with another value are judged on other {what}, so their scores answer different "
-        "questions, and the best may only have the easiest"
+        "questions, and the best may only have had the easiest one"
         for name, what in _CHANGES_WINDOWS.items()
         if name in plan.space.names
     ]
