@@ -27,5 +27,8 @@ uv_pin=$(grep -E '^uv==' constraints.txt)
 .venv/bin/python -m pip install --quiet --disable-pip-version-check "$uv_pin"
 # Compiled here, in parallel: where PYTHONDONTWRITEBYTECODE is set nothing else would do it, and each of Ray's dozen
 # processes would compile what it imports anew (PyTorch, pandas and Ray: 10 s of CPU instead of 3).
-VIRTUAL_ENV=.venv .venv/bin/uv pip install --quiet --compile-bytecode --constraint constraints.txt --editable '.[dev]'
+# compat: this folder goes onto the path. With an import hook instead, a folder called b3dist in the current directory (a
+# clone, seen from beside it) would be taken for the package by Ray's workers.
+VIRTUAL_ENV=.venv .venv/bin/uv pip install --quiet --compile-bytecode --constraint constraints.txt \
+  --config-settings editable_mode=compat --editable '.[dev]'
 touch .venv/.ready
