@@ -1,5 +1,6 @@
 """The one data builder of the suite: a seeded random-walk asset, and the real data beside the repository."""
 
+import signal
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +9,11 @@ import numpy as np
 import pytest
 
 Columns = dict[str, np.ndarray]
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell starts what it runs in the background with SIGINT ignored, and children inherit that: here they are to be
+    # interrupted as from a terminal.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def make_columns(rows: int = 400, *, seed: int = 0, start: str = "2015-01-02") -> Columns:
