@@ -1,6 +1,8 @@
 """The one data builder of the suite: a seeded random-walk asset, and the real data beside the repository."""
 
+import os
 import signal
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +16,22 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell starts what it runs in the background with SIGINT ignored, and children inherit that: here they are to be
     # interrupted as from a terminal.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+_EXIT_STATUS = pytest.StashKey[int]()
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Keep what the suite came to."""
+    session.config.stash[_EXIT_STATUS] = int(exitstatus)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """End the process once all is told: after a dozen clusters Ray's threads can crash the interpreter's own end."""
+    if "ray" in sys.modules and _EXIT_STATUS in config.stash:
+        config.get_terminal_writer().flush()
+        sys.stderr.flush()
+        os._exit(config.stash[_EXIT_STATUS])
 
 
 def make_columns(rows: int = 400, *, seed: int = 0, start: str = "2015-01-02") -> Columns:
