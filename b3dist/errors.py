@@ -18,6 +18,9 @@ B3distError              message says what, where, expected and got; `hint` says
 └── TrainingError        fitting an asset failed (diverged)
 """
 
+import traceback
+from pathlib import Path
+
 
 class B3distError(Exception):
     """Base of all errors meant for the user: one clear sentence, and what to do about it.
@@ -139,3 +142,12 @@ class StorageError(B3distError):
 
 class TrainingError(B3distError):
     """Fitting an asset failed."""
+
+
+def describe_error(error: Exception) -> str:
+    """One line for a record: the message of one of these errors; of another its type, message and innermost place."""
+    if isinstance(error, B3distError):
+        return error.message
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" (at {Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {error}{place}"

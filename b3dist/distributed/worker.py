@@ -4,7 +4,6 @@ import errno
 import functools
 import os
 import socket
-import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from b3dist.distributed.assignments import WorkerId
 from b3dist.distributed.coordinator import Outcome
 from b3dist.distributed.initial import WarmTrainer
 from b3dist.distributed.outcomes import describe_bundle, describe_trained
-from b3dist.errors import B3distError, InsufficientDataError, LakeError, SourceGoneError, StorageError
+from b3dist.errors import InsufficientDataError, LakeError, SourceGoneError, StorageError, describe_error
 
 if TYPE_CHECKING:  # imported in the workers only: the driver must not pay seconds for torch and scikit-learn
     from b3dist.data.lake import Lake
@@ -110,7 +109,7 @@ def _get_ready(settings: WorkerSettings) -> "Engine | None":
             raise LakeError(f"the lake {settings.lake} was changed while the run went on")
         return _load_engine(settings, lake)
     except Exception as error:  # noqa: BLE001  raising would start the whole group again, for ever
-        ray.get(settings.coordinator.stop.remote(f"{_describe(error)} (worker on {socket.gethostname()})"))
+        ray.get(settings.coordinator.stop.remote(f"{describe_error(error)} (worker on {socket.gethostname()})"))
         return None
 
 
@@ -165,15 +164,6 @@ def _conclude(train: Train, folder: Path) -> Outcome:
     except OSError as error:
         if error.errno in _STORAGE_ERRNOS:
             raise StorageError(f"cannot write {error.filename or folder}: {error.strerror}") from error
-        return Outcome(error=_describe(error))
+        return Outcome(error=describe_error(error))
     except Exception as error:  # noqa: BLE001  whatever one asset raises, the fleet goes on
-        return Outcome(error=_describe(error))
-
-
-def _describe(error: Exception) -> str:
-    """One line: the error's type, message and innermost place."""
-    if isinstance(error, B3distError):
-        return error.message
-    frames = traceback.extract_tb(error.__traceback__)
-    place = f" (at {Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
-    return f"{type(error).__name__}: {error}{place}"
+        return Outcome(error=describe_error(error))

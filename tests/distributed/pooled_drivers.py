@@ -1,9 +1,7 @@
 """Drivers of pooled runs in processes of their own, to be killed, and what an unbroken run gives."""
 
 import dataclasses
-import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,7 @@ from b3dist.distributed.pooled_folder import read_progress
 from b3dist.recipes import pooled
 from b3dist.run_folder import RunFolder
 from b3dist.training.pooled import PooledFitting
-from tests.distributed.runs import wait_for
+from tests.distributed.runs import start_driver, wait_for
 
 SETTINGS = ("training.epochs=60", "training.patience=60", "training.batch_size=128", "training.micro_batch=32")
 """Some ten seconds on the small lake: time enough to kill whoever trains it."""
@@ -23,14 +21,7 @@ OPTIONS = [word for setting in SETTINGS for word in ("--set", setting)]
 def start(runs: Path, *options: str) -> subprocess.Popen[str]:
     """`b3dist pooled` in a process of its own, on a private cluster of two logical cores."""
     words = ["pooled", "--runs", str(runs), "--workers", "2", "--no-mlflow", "--json", *options]
-    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    return subprocess.Popen(
-        [sys.executable, "-m", "b3dist", *words],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment,
-    )
+    return start_driver(*words)
 
 
 def wait_for_epochs(run: RunFolder, process: subprocess.Popen[str], count: int) -> None:

@@ -1,6 +1,9 @@
 """What the fleet's tests share: a quick configuration, and looking at a run's folder."""
 
 import hashlib
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -21,6 +24,18 @@ SLOW = ("data.min_sessions=300", "training.epochs=150", "training.patience=150")
 def start_run(lake: Path, runs: Path, *overrides: str) -> RunFolder:
     """A new run over a lake's assets."""
     return new_run(Lake(lake), runs, Config().with_overrides(overrides or QUICK))
+
+
+def start_driver(*words: str) -> subprocess.Popen[str]:
+    """A verb in a process of its own, on a private cluster whatever the surroundings name."""
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "b3dist", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
 
 
 def events(run: RunFolder, *names: str) -> list[Event]:

@@ -1,10 +1,8 @@
 """The driver is killed or interrupted: the run is resumed by the command line, and nothing is lost or done twice."""
 
 import json
-import os
 import signal
 import subprocess
-import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -14,7 +12,7 @@ import pytest
 
 from b3dist.distributed.run_list import list_runs
 from b3dist.run_folder import RunFolder, is_driven
-from tests.distributed.runs import SLOW, contents, events, wait_for
+from tests.distributed.runs import SLOW, contents, events, start_driver, wait_for
 
 pytestmark = pytest.mark.ray
 
@@ -24,14 +22,7 @@ SETTINGS = [word for override in SLOW for word in ("--set", override)]
 def start(lake: Path, runs: Path, *options: str) -> subprocess.Popen[str]:
     """`b3dist fleet` in a process of its own, on a private cluster of two logical cores."""
     words = ["fleet", "--lake", str(lake), "--runs", str(runs), "--workers", "2", "--json", *options]
-    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    return subprocess.Popen(
-        [sys.executable, "-m", "b3dist", *words],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment,
-    )
+    return start_driver(*words)
 
 
 def the_run(runs: Path) -> RunFolder:

@@ -1,10 +1,8 @@
 """A sweep on a real Ray cluster: it survives SIGKILL and bad trials, and ends with a configuration a fleet can use."""
 
 import json
-import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +21,7 @@ from b3dist.run_folder import is_driven
 from b3dist.training.asset import load_asset
 from b3dist.tuning.cohort import CohortTraining
 from b3dist.tuning.journal import TrialRecord, read_trials
-from tests.distributed.runs import wait_for
+from tests.distributed.runs import start_driver, wait_for
 
 pytestmark = pytest.mark.ray
 
@@ -38,14 +36,7 @@ OPTIONS = [
 def start(lake: Path, runs: Path, *options: str) -> subprocess.Popen[str]:
     """`b3dist sweep` in a process of its own, on a private cluster of two logical cores."""
     words = ["sweep", "--lake", str(lake), "--runs", str(runs), "--json", *options]
-    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    return subprocess.Popen(
-        [sys.executable, "-m", "b3dist", *words],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment,
-    )
+    return start_driver(*words)
 
 
 def settled(sweep: SweepFolder) -> list[TrialRecord]:

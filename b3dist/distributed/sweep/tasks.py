@@ -8,7 +8,8 @@ import ray
 
 from b3dist.config import Config
 from b3dist.distributed.sweep.trial import Assets, TrialSettings
-from b3dist.distributed.sweep.trouble import TROUBLE, describe_error, describe_trouble, ends_sweep
+from b3dist.distributed.sweep.trouble import TROUBLE, describe_trouble, ends_sweep
+from b3dist.errors import describe_error
 
 if TYPE_CHECKING:  # torch is imported where training happens
     from b3dist.tuning.scores import AssetScore
@@ -102,7 +103,9 @@ class _Ended:
         self._numbers: set[int] = set()
 
     def add(self, numbers: list[int]) -> None:
+        """Note trials that have ended."""
         self._numbers.update(numbers)
 
     def among(self, numbers: list[int]) -> list[int]:
+        """Which of these have ended."""
         return [number for number in numbers if number in self._numbers]

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from ray.tune import Trainable
 
 from b3dist.config import Config, DataConfig
-from b3dist.distributed.sweep.trouble import TROUBLE, describe_error, describe_trouble, ends_sweep
-from b3dist.errors import LakeError
+from b3dist.distributed.sweep.trouble import TROUBLE, describe_trouble, ends_sweep
+from b3dist.errors import LakeError, describe_error
 from b3dist.tuning.space import Params
 
 if TYPE_CHECKING:  # torch is imported where training happens

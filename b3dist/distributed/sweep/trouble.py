@@ -1,10 +1,8 @@
 """Errors in a worker of a sweep: which are a trial's own, and which end the sweep."""
 
-import traceback
-from pathlib import Path
 from typing import Final
 
-from b3dist.errors import B3distError, LakeError, StorageError
+from b3dist.errors import B3distError, LakeError, StorageError, describe_error
 
 TROUBLE: Final = "trouble"
 """Key of a result, a pack's (as JSON text) or an evaluation's, that ends the sweep: message and hint."""
@@ -19,12 +17,3 @@ def describe_trouble(error: Exception) -> dict[str, str]:
     """What is wrong and what to do about it."""
     hint = error.hint if isinstance(error, B3distError) else ""
     return {"message": describe_error(error), "hint": hint or "put it right, then resume the sweep"}
-
-
-def describe_error(error: Exception) -> str:
-    """One line: the error's type, message and innermost place."""
-    if isinstance(error, B3distError):
-        return error.message
-    frames = traceback.extract_tb(error.__traceback__)
-    place = f" (at {Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
-    return f"{type(error).__name__}: {error}{place}"
