@@ -6,6 +6,7 @@ goes on where any earlier driver ended, however it ended.
 """
 
 import contextlib
+import json
 import os
 import shutil
 import socket
@@ -135,9 +136,17 @@ def drive_fleet(
         assignments.open(pid=os.getpid(), host=socket.gethostname())
         watch = _Watch(run, assignments, started=started, on_progress=on_progress)
         assignments.close()  # from here on the coordinator writes the ledger
-        if watch.num_waiting == 0:
-            return watch.finish("finished")
         return _Drive(run, options, watch, train_asset).run()
+
+
+def _told_mlflow(run: RunFolder) -> dict[str, Any] | None:
+    """What summary.json says of MLflow, if an earlier driver finished the run and nothing was missing there."""
+    try:
+        summary = json.loads((run.path / "summary.json").read_text(encoding="utf-8"))
+        tracking = summary["tracking"]
+        return tracking if summary["state"] == "finished" and not tracking["not_logged"] else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # no driver came to its end
 
 
 class _Drive:
@@ -153,7 +162,10 @@ class _Drive:
 
     def run(self) -> dict[str, Any]:
         try:
-            self._train()
+            if self._watch.num_waiting:
+                self._train()
+            elif self._options.tracking and not self._watch.is_tracked:  # an earlier driver may have been killed first
+                self._watch.track_with(self._open_tracker())
         except (KeyboardInterrupt, B3distError):
             with contextlib.suppress(StorageError):  # the first error is the one to show
                 self._watch.finish("interrupted")
@@ -261,7 +273,7 @@ class _Watch:
         self._started = started
         self._on_progress = on_progress
         self._tracker: Tracker | None = None
-        self._tracking: dict[str, Any] | None = None
+        self._tracking = _told_mlflow(run)
         self._stopped: str | None = None
         self._storage_error: str | None = None
 
@@ -269,6 +281,11 @@ class _Watch:
     def num_waiting(self) -> int:
         """Assets still to train."""
         return self._known.count("waiting") + self._known.count("leased")
+
+    @property
+    def is_tracked(self) -> bool:
+        """Whether MLflow has the whole of a finished run."""
+        return self._tracking is not None
 
     def track_with(self, tracker: Tracker) -> None:
         """Log what is trained already (a killed driver may not have), and from now on what gets trained."""

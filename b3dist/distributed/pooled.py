@@ -161,8 +161,11 @@ class _Drive:
             self._assignments.open(pid=os.getpid(), host=socket.gethostname())
             if not self._is_complete():
                 self._train()
-            elif self._failed_before:
-                self._settle(_LeftOut({}, self._failed_before), self._assignments.begin_attempt(1))
+            else:
+                if self._failed_before:
+                    self._settle(_LeftOut({}, self._failed_before), self._assignments.begin_attempt(1))
+                if self._options.tracking:  # the driver that trained it may have been killed before MLflow had it
+                    self._log_to(self._open_tracker())
         except (KeyboardInterrupt, B3distError):
             with contextlib.suppress(RunError, StorageError):  # the first error is the one to show
                 self._finish("interrupted")

@@ -50,6 +50,14 @@ def test_failed_asset_is_not_what_trains_the_model_again(run: RunFolder) -> None
     assert contents(run.assets) == before
 
 
+def test_mlflow_hears_of_what_a_killed_driver_did_not_tell(run: RunFolder) -> None:
+    """The model was written, the driver died, and nothing is left to train: a resume logs it, without a cluster."""
+    summary = drive_pooled(run, PooledOptions(workers=1))
+    assert not ray.is_initialized()
+    assert (summary["tracking"]["logged"], summary["tracking"]["not_logged"]) == (1, {})
+    assert drive_pooled(run, UNTRACKED)["tracking"] == summary["tracking"]
+
+
 @pytest.mark.parametrize("content", [None, "", "{", "[]", "{}"])
 @pytest.mark.parametrize("name", ["metrics.json", "bundle.json", "model.pt"])
 def test_damaged_model_is_not_taken_for_a_finished_one(run: RunFolder, name: str, content: str | None) -> None:
