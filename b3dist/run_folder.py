@@ -67,6 +67,7 @@ class RunFolder:
     def __init__(self, path: Path, settings: RunSettings) -> None:
         self.path = path
         self.settings = settings
+        self._kept_lake = settings.lake
 
     @property
     def run_id(self) -> str:
@@ -83,11 +84,11 @@ class RunFolder:
         """The ledger's file."""
         return self.path / "ledger.jsonl"
 
-    @property
-    def how_to_resume(self) -> str:
-        """The command that goes on with the run, for hints; the verb is the run's kind."""
-        words = ["b3dist", self.settings.kind, "--resume", self.run_id, "--runs", str(self.path.parent)]
-        return shlex.join(words)
+    def how_to_resume(self, given: Mapping[str, object] | None = None) -> str:
+        """The command that goes on with the run, for hints: as `resume_command`, and with its lake where that moved."""
+        moved = self.settings.lake != self._kept_lake
+        lake = {"--lake": self.settings.lake} if moved else {}
+        return resume_command(self.path, self.settings.kind, given={**lake, **(given or {})})
 
     @classmethod
     def create(cls, runs: Path, settings: RunSettings) -> "RunFolder":
@@ -197,6 +198,23 @@ class RunFolder:
             replace_json(self.path / "summary.json", summary)
         except OSError as error:
             raise StorageError(f"cannot write {self.path / 'summary.json'}: {error.strerror}") from error
+
+
+def resume_command(path: Path, kind: str, *, given: Mapping[str, object] | None = None) -> str:
+    """The whole command that goes on with a run, from whatever folder it is called.
+
+    Args:
+        path: the run's folder.
+        kind: the run's kind, which is the verb.
+        given: by option, what must be said again since a run does not keep it; None or False: nothing, True: a switch.
+    """
+    words = ["b3dist", kind, "--resume", path.name, "--runs", str(path.parent.resolve())]
+    for option, value in (given or {}).items():
+        if value is True:
+            words.append(option)
+        elif value is not None and value is not False:
+            words += [option, str(value)]
+    return shlex.join(words)
 
 
 def advise_on_models(path: Path, kind: str) -> str:

@@ -2,7 +2,6 @@
 
 import json
 import math
-import shlex
 import sys
 import time
 from collections.abc import Mapping
@@ -150,8 +149,7 @@ def _retrain(lake: "Lake", runs: Path, config: "Config", *, debug: bool) -> tupl
         with fleet_progress() as show:
             return drive_fleet(run, FleetOptions(debug=debug), on_progress=show), run.path
     except KeyboardInterrupt:
-        command = ["b3dist", "fleet", "--lake", str(lake.path), "--runs", str(runs), "--resume", run.run_id]
-        raise KeyboardInterrupt(f"resume with: {shlex.join(command)}") from None
+        raise KeyboardInterrupt(f"resume with: {run.how_to_resume()}") from None
 
 
 def _release(out: Path, run_path: Path) -> str:

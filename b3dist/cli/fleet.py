@@ -23,7 +23,6 @@ from b3dist.cli.options import (
     ToSession,
     build_config,
     parse_tickers,
-    resume_command,
 )
 from b3dist.cli.output import DONE, SOME_ASSETS_FAILED, Answer, Debug, Json, answers
 from b3dist.errors import ConfigError
@@ -106,7 +105,7 @@ def fleet(
     debug: Debug = False,
 ) -> Answer:
     """Retrain every asset of a lake on Ray: one run, which can be resumed and inspected."""
-    from b3dist.distributed.fleet import FleetOptions, drive_fleet, kept_options
+    from b3dist.distributed.fleet import FleetOptions, drive_fleet, how_to_resume, kept_options
     from b3dist.distributed.initial import InitialSource, WarmTrainer
 
     chosen: dict[str, Any] = {} if engine is None else {"engine": engine}
@@ -136,22 +135,13 @@ def fleet(
     else:
         run = _resumed(lake, runs, resume, recipe, asked, tickers=parse_tickers(tickers))
         options = dataclasses.replace(options, **(kept_options(run) | chosen))
-    given = {
-        "--workers": workers,
-        "--gpus-per-worker": gpus_per_worker,
-        "--engine": engine,
-        "--address": address,
-        "--tracking-uri": tracking_uri,
-        "--no-mlflow": not mlflow,
-    }
     try:
         source = InitialSource.of_run(run)
         trainer = None if source is None else WarmTrainer(source, device="cuda" if options.gpus_per_worker else "cpu")
         with fleet_progress() as show:
             summary = drive_fleet(run, options, on_progress=show, train_asset=trainer)
     except KeyboardInterrupt:
-        command = resume_command("fleet", run.run_id, lake=run.settings.lake, runs=runs, given=given)
-        raise KeyboardInterrupt(f"resume with: {command}") from None
+        raise KeyboardInterrupt(f"resume with: {how_to_resume(run, options)}") from None
     fallback = source.path if source is not None and source.is_pooled else None
     return _answer(run.path, summary, resumed=resume is not None, fallback=fallback)
 
@@ -205,7 +195,7 @@ def _resumed(
     run = RunFolder.open(runs, run_id)
     kind = run.settings.kind
     if kind != "fleet":
-        raise ConfigError(f"run {run_id} is of kind {kind}, not a fleet", hint=run.how_to_resume)
+        raise ConfigError(f"run {run_id} is of kind {kind}, not a fleet", hint=run.how_to_resume())
     opened = reopen_lake(run, lake, config)
     if tickers is not None and choose_tickers(opened, tickers) != list(run.settings.tickers):
         raise ConfigError(

@@ -1,7 +1,5 @@
 """Options that several verbs share, and the configuration they add up to."""
 
-import shlex
-from collections.abc import Mapping
 from datetime import date, datetime
 from pathlib import Path
 from typing import Annotated
@@ -68,25 +66,6 @@ def build_config(
         if value is not None:
             config = config.replace_setting(name, value)
     return config.with_overrides(overrides or [])
-
-
-def resume_command(verb: str, run_id: str, *, lake: Path, runs: Path, given: Mapping[str, object]) -> str:
-    """The command that goes on with an interrupted run just as it was started.
-
-    Args:
-        verb: fleet, pooled or sweep.
-        run_id: the run.
-        lake: where its lake is.
-        runs: the folder of all runs.
-        given: by option, what else was given and a run does not keep; None or False: it was not, True: a switch.
-    """
-    words = ["b3dist", verb, "--lake", str(lake), "--runs", str(runs), "--resume", run_id]
-    for option, value in given.items():
-        if value is True:
-            words.append(option)
-        elif value is not None and value is not False:
-            words += [option, str(value)]
-    return shlex.join(words)
 
 
 def parse_tickers(text: str | None) -> list[str] | None:

@@ -24,7 +24,6 @@ from b3dist.cli.options import (
     ToSession,
     build_config,
     parse_tickers,
-    resume_command,
 )
 from b3dist.cli.output import DONE, SOME_ASSETS_FAILED, Answer, Debug, Json, answers
 from b3dist.cli.time_left import clock
@@ -103,15 +102,7 @@ def pooled(
         with _progress(run.settings.config.training.epochs) as show:
             summary = drive_pooled(run, options, on_progress=show)
     except KeyboardInterrupt:
-        again = {
-            "--workers": workers,
-            "--gpus-per-worker": gpus_per_worker or None,
-            "--address": address,
-            "--tracking-uri": tracking_uri,
-            "--no-mlflow": not mlflow,
-        }
-        command = resume_command("pooled", run.run_id, lake=run.settings.lake, runs=runs, given=again)
-        raise KeyboardInterrupt(f"resume with: {command}") from None
+        raise KeyboardInterrupt(f"resume with: {run.how_to_resume(options.to_given())}") from None
     return _answer(run.path, summary)
 
 

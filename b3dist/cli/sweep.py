@@ -2,7 +2,7 @@
 
 import contextlib
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -29,7 +29,6 @@ from b3dist.cli.options import (
     ToSession,
     build_config,
     parse_tickers,
-    resume_command,
 )
 from b3dist.cli.output import Answer, Debug, Json, answers
 from b3dist.cli.sweep_answer import sweep_answer
@@ -176,15 +175,7 @@ def sweep(
 
     for line in (*notices(folder.plan), *cautions_before(folder.plan, folder.config)):
         print(line, file=sys.stderr, flush=True)
-    given = {
-        "--workers": workers,
-        "--gpus-per-worker": gpus_per_worker or None,
-        "--engine": None if engine == "auto" else engine,
-        "--address": address,
-        "--tracking-uri": tracking_uri,
-        "--no-mlflow": not mlflow,
-    }
-    with _resume_said(folder, runs, given), sweep_progress() as show:
+    with _resume_said(folder, options), sweep_progress() as show:
         summary = drive_sweep(folder, options, on_progress=show)
     return sweep_answer(folder, summary)
 
@@ -239,9 +230,10 @@ def notices(plan: "SweepPlan") -> list[str]:
 
 
 @contextlib.contextmanager
-def _resume_said(folder: "SweepFolder", runs: Path, given: Mapping[str, object]) -> Iterator[None]:
+def _resume_said(folder: "SweepFolder", options: "FleetOptions") -> Iterator[None]:
+    from b3dist.distributed.sweep.drive import how_to_resume
+
     try:
         yield
     except KeyboardInterrupt:
-        command = resume_command("sweep", folder.run.run_id, lake=folder.run.settings.lake, runs=runs, given=given)
-        raise KeyboardInterrupt(f"resume with: {command}") from None
+        raise KeyboardInterrupt(f"resume with: {how_to_resume(folder, options)}") from None

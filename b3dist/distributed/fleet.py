@@ -11,7 +11,7 @@ import os
 import shutil
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -79,6 +79,21 @@ class FleetOptions:
         """What a new run's settings keep, so that a resumed one trains the rest the same way."""
         return {"engine": "stack" if self.stacks else "single", "gpus_per_worker": self.gpus_per_worker}
 
+    def to_given(self, *, kept: Mapping[str, Any]) -> dict[str, object]:
+        """By option of the command line, what a run that keeps `kept` must be told again to go on like this."""
+        least, most = self.worker_range or (None, None)
+        engine = "stack" if self.stacks else "single"
+        return {
+            "--workers": most if least == most else f"{least}:{most}",
+            "--gpus-per-worker": None
+            if self.gpus_per_worker == kept.get("gpus_per_worker", 0.0)
+            else f"{self.gpus_per_worker:g}",
+            "--engine": None if engine == kept.get("engine", "single") else engine,
+            "--address": self.address,
+            "--tracking-uri": self.tracking_uri,
+            "--no-mlflow": not self.tracking,
+        }
+
     @property
     def attaches(self) -> bool:
         """Whether the fleet runs on a cluster that is there already."""
@@ -103,6 +118,11 @@ def kept_options(run: RunFolder) -> dict[str, Any]:
     ):
         raise RunError(f"{run.path / 'config.json'} is damaged: options are {kept}", hint="start a new run")
     return kept
+
+
+def how_to_resume(run: RunFolder, options: FleetOptions) -> str:
+    """The command that goes on with a fleet just as it was driven."""
+    return run.how_to_resume(options.to_given(kept=run.settings.options))
 
 
 def drive_fleet(
@@ -134,7 +154,8 @@ def drive_fleet(
         wait_for_orphans(assignments)
         run.remove_leftovers()
         assignments.open(pid=os.getpid(), host=socket.gethostname())
-        watch = _Watch(run, assignments, started=started, on_progress=on_progress)
+        again = how_to_resume(run, options)
+        watch = _Watch(run, assignments, started=started, on_progress=on_progress, how_to_resume=again)
         assignments.close()  # from here on the coordinator writes the ledger
         return _Drive(run, options, watch, train_asset).run()
 
@@ -267,8 +288,10 @@ class _Watch:
         *,
         started: float,
         on_progress: Callable[[FleetProgress], None] | None,
+        how_to_resume: str,
     ) -> None:
         self._run = run
+        self._remedy = f"resume with: {how_to_resume}"
         self._known = assignments
         self._started = started
         self._on_progress = on_progress
@@ -306,22 +329,22 @@ class _Watch:
         if progress.cannot_start is not None:  # Ray Train itself would try for ever
             raise RunError(
                 f"run {self._run.run_id}: no worker could start: {progress.cannot_start}",
-                hint=f"mend that (--debug shows the workers' output), then --resume {self._run.run_id}",
+                hint=f"mend that (--debug shows the workers' output), then {self._remedy}",
             )
         if self._on_progress is not None:
             self._on_progress(FleetProgress.of(self._known, now=time.time()))
 
     def require_complete(self, fit_error: BaseException | None) -> None:
         """Raise if the workers ended with assets left to train."""
-        remedy = f"resume the run with --resume {self._run.run_id}"
         if self._storage_error is not None:
-            raise StorageError(self._storage_error, hint=f"free some space or make it writable, then {remedy}")
+            raise StorageError(self._storage_error, hint=f"free some space or make it writable, then {self._remedy}")
         if self._stopped is not None:
-            raise RunError(f"run {self._run.run_id} stopped: {self._stopped}", hint=remedy)
+            raise RunError(f"run {self._run.run_id} stopped: {self._stopped}", hint=self._remedy)
         if self.num_waiting:
             cause = f": {type(fit_error).__name__}: {fit_error}" if fit_error else ""
             raise RunError(
-                f"run {self._run.run_id}: the workers ended with {self.num_waiting} assets left{cause}", hint=remedy
+                f"run {self._run.run_id}: the workers ended with {self.num_waiting} assets left{cause}",
+                hint=self._remedy,
             ) from fit_error
 
     def end_tracking(self, state: str) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 
 from b3dist.config import Config, TrainingConfig
 from b3dist.errors import B3distError, ConfigError, RunError, SourceGoneError
-from b3dist.run_folder import RunFolder, advise_on_models, is_driven, read_run_config
+from b3dist.run_folder import RunFolder, advise_on_models, is_driven, read_run_config, resume_command
 
 if TYPE_CHECKING:  # imported in the workers only
     from b3dist.data.lake import Lake
@@ -154,7 +154,7 @@ def open_source(source: InitialSource) -> "InitialModels":
         if is_pooled and not (source.path / MODEL_FOLDER).is_dir():
             raise RunError(
                 f"{source.name} has no model yet",
-                hint=f"b3dist pooled --resume {source.path.name} --runs {source.path.parent}",
+                hint=resume_command(source.path, "pooled"),
             )
         return functools.partial(_of_run, source)
     if not source.path.is_dir():

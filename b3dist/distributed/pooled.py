@@ -76,6 +76,16 @@ class PooledOptions:
                 hint="--gpus-per-worker 1, or --workers 1",
             )
 
+    def to_given(self) -> dict[str, object]:
+        """By option of the command line, what a run does not keep and must be told again to go on like this."""
+        return {
+            "--workers": self.workers,
+            "--gpus-per-worker": f"{self.gpus_per_worker:g}" if self.gpus_per_worker else None,
+            "--address": self.address,
+            "--tracking-uri": self.tracking_uri,
+            "--no-mlflow": not self.tracking,
+        }
+
     @property
     def attaches(self) -> bool:
         """Whether the run uses a cluster that is there already."""
@@ -132,7 +142,7 @@ def drive_pooled(
         KeyboardInterrupt: Ctrl-C or SIGTERM; the run can be resumed.
     """
     if run.settings.kind != KIND:
-        raise ConfigError(f"run {run.run_id} is of kind {run.settings.kind}, expected {KIND}", hint=run.how_to_resume)
+        raise ConfigError(f"run {run.run_id} is of kind {run.settings.kind}, expected {KIND}", hint=run.how_to_resume())
     with run.driven():
         if (finished := finished_summary(run)) is not None:
             return finished
@@ -189,7 +199,7 @@ class _Drive:
                 self._look()
                 fit.join(_POLL_S)
             self._look()
-            self._settle(_outcome(fit, self._run), attempt)
+            self._settle(_outcome(fit, self._run, self._options), attempt)
             if tracker is not None:
                 self._log_to(tracker)
         if not self._run.settings.options.get(STORAGE_OPTION):
@@ -296,14 +306,14 @@ def describe_epochs(epochs: Epochs) -> dict[str, Any]:
     }
 
 
-def _outcome(fit: FitThread, run: RunFolder) -> _LeftOut:
+def _outcome(fit: FitThread, run: RunFolder, options: PooledOptions) -> _LeftOut:
     """The assets without a bundle, and why.
 
     Raises:
         RunError: the workers failed, or refused.
         StorageError: the checkpoints' storage went away.
     """
-    remedy = f"resume the run with --resume {run.run_id}"
+    remedy = f"resume with: {run.how_to_resume(options.to_given())}"
     if fit.error is not None:
         remove_partial_checkpoints(run)
         message = next((line for line in reversed(str(fit.error).splitlines()) if line.strip()), "").strip()

@@ -49,7 +49,7 @@ def check_fallback(run: RunFolder, parts: Sequence[AssetPart]) -> None:
         )
     if is_driven(run.path):
         raise ReleaseError(f"run {run.run_id} is still going on", hint="wait until it has finished")
-    resume = f"b3dist pooled --resume {run.run_id} --runs {run.path.parent}"
+    resume = run.how_to_resume()
     folder = run.path / MODEL_FOLDER
     if not folder.is_dir():  # written last
         raise ReleaseError(f"the pooled run {run.run_id} has not finished, so it holds no model", hint=resume)

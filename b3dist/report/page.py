@@ -20,6 +20,7 @@ from b3dist.report.release_cards import ReleaseCard, release_cards
 from b3dist.report.run_record import RunRecord, read_asset, read_run
 from b3dist.report.sweep_page import is_sweep, render_sweep
 from b3dist.report.words import describe, settings
+from b3dist.run_folder import resume_command
 
 
 def write_report(runs: Path, run_id: str, *, out: Path | None = None, releases: Path | None = None) -> Path:
@@ -60,6 +61,7 @@ def render(run: RunRecord, releases: Sequence[ReleaseCard] = ()) -> str:
         views.append(as_json(asset_view(files)))
         parts += (files.facts or {}).get("splits", {}).values()
     model = run.path / MODEL_FOLDER
+    is_pooled = run.config.get("kind") == "pooled"
     whole = whole_model(run.summary, read_asset(model, with_predictions=False) if model.is_dir() else None)
     scripts = [get_plotlyjs(), *(read_template(name) for name in ("charts.js", "page.js"))]
     return (
@@ -67,7 +69,8 @@ def render(run: RunRecord, releases: Sequence[ReleaseCard] = ()) -> str:
         .get_template("page.html.j2")
         .render(
             run=run,
-            is_pooled=run.config.get("kind") == "pooled",
+            is_pooled=is_pooled,
+            how_to_resume=resume_command(run.path, "pooled" if is_pooled else "fleet"),
             whole=whole,
             unseen=[row["ticker"] for row in rows if row["unseen"]],
             starts=_starts(run),

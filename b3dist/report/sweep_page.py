@@ -70,7 +70,7 @@ def render_sweep(path: Path) -> str:
             start=sweep.plan.space.start(sweep.config),
             summary={} if running else summary,
             heading=_heading(summary),
-            how_to_resume=sweep.run.how_to_resume,
+            how_to_resume=sweep.run.how_to_resume(),
             phase=status["phase"],
             trials=records,
             states={entry["trial"]: entry["state"] for entry in status["entries"]},

@@ -189,8 +189,9 @@ def test_source_that_is_being_trained_or_has_no_model_yet_is_refused(
     with fleet.driven(), pytest.raises(RunError, match="still being trained"):
         check_source(InitialSource(kind="run", path=fleet.path))
     begun = new_run(Lake(small_lake), tmp_path / "runs", pooled(), kind="pooled")
-    with pytest.raises(RunError, match="has no model yet"):
+    with pytest.raises(RunError, match="has no model yet") as caught:
         check_source(InitialSource(kind="run", path=begun.path))
+    assert caught.value.hint == begun.how_to_resume()
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "{}", '{"config": {"data": {"new_setting": 1}}}'])

@@ -5,6 +5,7 @@ folder again goes on where any earlier driver ended, however it ended.
 """
 
 import contextlib
+import dataclasses
 import os
 import queue
 import shutil
@@ -93,6 +94,12 @@ def require_possible(sweep: SweepFolder, options: FleetOptions) -> None:
 def engine_of(sweep: SweepFolder, options: FleetOptions) -> Literal["single", "stack"]:
     """What this invocation trains with: the sweep's own engine, unless told otherwise."""
     return sweep.plan.engine if options.engine == "auto" else options.engine
+
+
+def how_to_resume(sweep: SweepFolder, options: FleetOptions) -> str:
+    """The command that goes on with a sweep just as it was driven."""
+    driven = dataclasses.replace(options, engine=engine_of(sweep, options))
+    return sweep.run.how_to_resume(driven.to_given(kept={"engine": sweep.plan.engine}))
 
 
 def search_settings(sweep: SweepFolder) -> SearchSettings:
@@ -185,7 +192,7 @@ class _Drive:
             cause = f": {type(thread.error).__name__}: {thread.error}" if thread.error else ""
             raise RunError(
                 f"sweep {self._sweep.run.run_id}: Ray Tune ended with {self._search.num_left} trials left{cause}",
-                hint=f"resume with --resume {self._sweep.run.run_id}",
+                hint=f"resume with: {how_to_resume(self._sweep, self._options)}",
             ) from thread.error
 
     def _run_stages(self, ray: Any) -> None:

@@ -118,7 +118,7 @@ class SweepFolder:
         """
         run = RunFolder.open(runs, sweep_id)
         if run.settings.kind != KIND:
-            raise RunError(f"run {sweep_id} is of kind {run.settings.kind}, not a sweep", hint=run.how_to_resume)
+            raise RunError(f"run {sweep_id} is of kind {run.settings.kind}, not a sweep", hint=run.how_to_resume())
         return cls(run, plan_of(run))
 
 
