@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from b3dist.config import Config
+from b3dist.config import Config, Precision
 from b3dist.data.windows import AssetData, Scaler, Split
 from b3dist.training.fused import Execution, StackFitting
 from b3dist.training.fused_data import StackMember
@@ -142,7 +142,7 @@ def time_loop(device: torch.device, seconds: float) -> dict[str, float]:
     return {"windows_per_s": TRAIN / epoch, "seconds_per_epoch_of_one_model": epoch}
 
 
-def time_stack(num_models: int, precision: str, way: str, device: torch.device, seconds: float) -> dict[str, Any]:
+def time_stack(num_models: int, precision: Precision, way: str, device: torch.device, seconds: float) -> dict[str, Any]:
     """An epoch of the whole stack."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -150,7 +150,7 @@ def time_stack(num_models: int, precision: str, way: str, device: torch.device, 
     if "triton" in way:
         from b3dist.model.triton_lstm import triton_kernels
 
-        kernels = triton_kernels(tf32=precision == "tf32")
+        kernels = triton_kernels(precision)
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         execution = Execution(
             pool=pool if device.type == "cuda" else None, kernels=kernels, graphs=way.endswith("graphs")

@@ -24,13 +24,29 @@ def kernels() -> Iterator[ModuleType]:
         sys.modules.pop("b3dist.model.triton_lstm", None)
 
 
+BF16 = pytest.param(
+    "bf16",
+    3e-2,
+    marks=pytest.mark.skipif(
+        not torch.cuda.is_available(), reason="no CUDA device, and Triton's interpreter multiplies bfloat16's bits"
+    ),
+)
+
+
 @pytest.mark.parametrize(
     ("num_models", "lookback", "num_windows", "size"), [(2, 3, 16, 16), (3, 4, 21, 32), (1, 2, 5, 64)]
 )
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-5), ("tf32", 1e-2), BF16])
 def test_both_ways_equal_plain_pytorch(
-    kernels: ModuleType, num_models: int, lookback: int, num_windows: int, size: int
+    kernels: ModuleType,
+    precision: str,
+    tolerance: float,
+    num_models: int,
+    lookback: int,
+    num_windows: int,
+    size: int,
 ) -> None:
-    """Activations, cells, hidden states and gradients to 1e-5, also where a block of windows is not full."""
+    """Activations, cells, hidden states and gradients within the precision, also where a block is not full."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     generator = torch.Generator().manual_seed(size)
     gates = torch.randn(num_models, lookback, num_windows, 4 * size, generator=generator).to(device)
@@ -40,14 +56,14 @@ def test_both_ways_equal_plain_pytorch(
     last = torch.randn(num_models, num_windows, size, generator=generator).to(device)
     expected = gates.clone()
     cells, hiddens = recur(expected, weight_hh)
-    kernel = kernels.triton_kernels()
+    kernel = kernels.triton_kernels(precision)
     found = gates.clone()
     found_cells, found_hiddens = kernel.forward(found, weight_hh)
     for one, other in ((found, expected), (found_cells, cells), (found_hiddens, hiddens)):
-        torch.testing.assert_close(one, other, atol=1e-5, rtol=0)
+        torch.testing.assert_close(one, other, atol=tolerance, rtol=0)
     recur_backward(expected, weight_hh, cells, last)
     kernel.backward(found, weight_hh, found_cells, last)
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(found, expected, atol=tolerance, rtol=0)
 
 
 def test_sizes_that_do_not_stay_on_the_chip_are_known(kernels: ModuleType) -> None:
