@@ -37,12 +37,15 @@ class AbsentGpu:
         self._arch = arch
 
     def get_current_target(self) -> Any:
+        """What to compile for."""
         return GPUTarget("cuda", self._arch, 32)
 
     def get_current_device(self) -> int:
-        return self._arch  # Triton keeps what it compiled by device
+        """A number of its own for each kind, since Triton keeps what it compiled by device."""
+        return self._arch
 
-    def get_current_stream(self, device: int) -> int:
+    def get_current_stream(self, device: int) -> int:  # noqa: ARG002  Triton's signature
+        """The default one."""
         return 0
 
 
