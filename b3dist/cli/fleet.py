@@ -228,12 +228,17 @@ def _answer(path: Path, summary: dict[str, Any], *, resumed: bool, fallback: Pat
     if resumed:
         payload |= {name: totals[name] for name in ("already_done", "already_skipped")}
     exit_code = SOME_ASSETS_FAILED if totals["failed"] else DONE
-    return Answer(payload=payload, show=lambda console: _show(console, summary, payload, fallback), exit_code=exit_code)
+    starts = {"starts": summary["starts"]} if "starts" in summary else {}
+    return Answer(
+        payload=payload | starts,
+        show=lambda console: _show(console, summary, payload, fallback),
+        exit_code=exit_code,
+    )
 
 
-def _show(console: Console, summary: dict[str, Any], payload: dict[str, Any], fallback: Path | None) -> None:
+def _show(console: Console, summary: dict[str, Any], totals: dict[str, Any], fallback: Path | None) -> None:
     table = Table(show_header=False, box=None)
-    for name, value in payload.items():
+    for name, value in totals.items():
         table.add_row(name.replace("_", " "), f"{value:,}" if isinstance(value, int) else str(value))
     console.print(table)
     for entry in summary["assets"]:
@@ -244,7 +249,7 @@ def _show(console: Console, summary: dict[str, Any], payload: dict[str, Any], fa
         console.print(f"skipped by rule, e.g. {reasons[0]} (all in summary.json)", markup=False)
     if reasons and fallback is not None:
         console.print(advise_fallback(summary["run_id"], fallback), markup=False, soft_wrap=True)
-    show_result(console, Path(payload["path"]), summary["assets"])
+    show_result(console, Path(totals["path"]), summary["assets"])
 
 
 def advise_fallback(run_id: str, fallback: Path) -> str:

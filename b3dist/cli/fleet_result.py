@@ -43,7 +43,8 @@ def show_result(console: Console, path: Path, entries: Sequence[Mapping[str, Any
     except RunError as error:  # the run is done: what is damaged is said, and is no failure of it
         console.print(f"what it started from cannot be told: {error.message}", markup=False, soft_wrap=True)
     else:
-        if starts is not None:
-            console.print(starts.in_words(), markup=False, soft_wrap=True)
+        for told in () if starts is None else (starts.in_words(), starts.gains_in_words()):
+            if told is not None:
+                console.print(told, markup=False, soft_wrap=True)
     command = ["b3dist", "report", path.name, "--runs", str(path.parent)]
     console.print(f"next: {shlex.join(command)}", markup=False, soft_wrap=True)

@@ -8,6 +8,7 @@ from typing import Any, Self
 from b3dist.distributed.assignments import AssetRecord, Assignments
 from b3dist.distributed.ledger import Event
 from b3dist.distributed.outcomes import describe_bundle
+from b3dist.distributed.starts import describe_starts
 from b3dist.run_folder import SCHEMA_VERSION, RunFolder
 
 
@@ -73,6 +74,9 @@ def summarise(run: RunFolder, assignments: Assignments, *, state: str, started: 
     last = max(written or settled, default=None)
     ended = datetime.now(UTC).timestamp()
     entries = asset_entries(run, assignments)
+    starts, start_of = describe_starts(run.path)
+    if starts is not None:
+        entries = [entry | {"start": start_of.get(entry["ticker"])} for entry in entries]
     own = {asset.ticker for asset in _of_invocation(assignments, invocation)}
     return {
         "schema_version": SCHEMA_VERSION,
@@ -98,6 +102,7 @@ def summarise(run: RunFolder, assignments: Assignments, *, state: str, started: 
             "last_written_at": last,
             "ended_at": ended,
         },
+        **({} if starts is None else {"starts": starts}),
         "assets": entries,
     }
 

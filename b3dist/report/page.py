@@ -56,8 +56,11 @@ def render(run: RunRecord, releases: Sequence[ReleaseCard] = ()) -> str:
     rows: list[Row] = []
     views: list[str] = []
     parts: list[Mapping[str, Any]] = []
+    starts, no_starts = _starts(run)
+    start_of = {} if starts is None else {asset.ticker: asset.to_dict() for asset in starts.assets}
     for files in run.assets():
-        rows.append({**asset_row(files.ticker, files.metrics or {}), "unseen": untrained_on(files.facts)})
+        row = asset_row(files.ticker, files.metrics or {})
+        rows.append({**row, "unseen": untrained_on(files.facts), "start": start_of.get(files.ticker)})
         views.append(as_json(asset_view(files)))
         parts += (files.facts or {}).get("splits", {}).values()
     model = run.path / MODEL_FOLDER
@@ -73,7 +76,8 @@ def render(run: RunRecord, releases: Sequence[ReleaseCard] = ()) -> str:
             how_to_resume=resume_command(run.path, "pooled" if is_pooled else "fleet"),
             whole=whole,
             unseen=[row["ticker"] for row in rows if row["unseen"]],
-            starts=_starts(run),
+            starts=starts,
+            no_starts=no_starts,
             releases=releases,
             created_at=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
             version=__version__,
@@ -95,13 +99,12 @@ def render(run: RunRecord, releases: Sequence[ReleaseCard] = ()) -> str:
     )
 
 
-def _starts(run: RunRecord) -> str | None:
-    """What a warm-started run started from, in words."""
+def _starts(run: RunRecord) -> tuple[Starts | None, str | None]:
+    """What a warm-started run started from, or why that cannot be told."""
     try:
-        starts = Starts.of_run(run.path)
+        return Starts.of_run(run.path), None
     except RunError as error:
-        return f"what it started from cannot be told: {error.message}"
-    return None if starts is None else starts.in_words()
+        return None, error.message
 
 
 def _period(parts: Sequence[Mapping[str, Any]]) -> tuple[str, str] | None:

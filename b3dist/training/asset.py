@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ from b3dist.config import Config
 from b3dist.data.lake import Lake
 from b3dist.data.schema import SCHEMA_VERSION
 from b3dist.data.windows import BAR_COLUMNS, SPLITS, AssetData, count_actions, prepare_asset
+from b3dist.model.lstm_mtl import LstmMtl
 from b3dist.training.bundle import library_versions, write_bundle
 from b3dist.training.metrics import evaluate_part
 from b3dist.training.question import require_same_question
@@ -30,6 +31,9 @@ from b3dist.training.warm_start import (
     starting_state,
     without_seen_windows,
 )
+
+_OF_A_START = ("num_windows", "accuracy", "macro_f1", "confusion", "return")
+"""Of a part's metrics, what is kept of a warm start's: enough to compare; the baselines are the kept weights'."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,6 +139,8 @@ def commit_asset(
         **{name: evaluate_predictions(predictions, name, config.data.horizon) for name in ("val", "test")},
         **loss_metrics(fit),
     }
+    if prepared.start is not None:
+        metrics["start"] = judge_start(data, prepared.start, fit, config, kept=metrics)
     path = assets_dir / data.ticker
     write_bundle(
         path,
@@ -206,6 +212,27 @@ def evaluate_predictions(predictions: pa.Table, name: str, horizon: int) -> dict
     metrics = evaluate_part(columns)
     skill = judge_part(columns["y_return"], columns["return_pred"], horizon=horizon, ic=metrics["return"]["ic"])
     return {**metrics, "skill": skill}
+
+
+def judge_start(
+    data: AssetData, start: Mapping[str, Tensor], fit: Fit, config: Config, *, kept: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What metrics.json says of a warm start before its first step, on the very windows the kept weights are judged on.
+
+    Args:
+        data: the asset.
+        start: weights it began with.
+        fit: what came of them.
+        config: of the fit.
+        kept: the kept weights' metrics by part.
+    """
+    parts = kept
+    if fit.best_epoch > 0:  # else the kept weights are the start
+        model = LstmMtl(data.features.shape[1], config.model)
+        model.load_state_dict(start)
+        predictions = tabulate_predictions(data, replace(fit, model=model), config)
+        parts = {name: evaluate_predictions(predictions, name, config.data.horizon) for name in ("val", "test")}
+    return {name: {key: parts[name][key] for key in _OF_A_START} for name in ("val", "test")}
 
 
 def loss_metrics(fit: Fit) -> dict[str, Any]:

@@ -5,18 +5,19 @@ matrices are summed first. Return errors are divided by persistence's asset by a
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from b3dist.data.windows import Split
 from b3dist.training.metrics import confusion_matrix
-from b3dist.training.return_unit import ReturnTarget
-from b3dist.training.trainer import Predictions
+
+if TYPE_CHECKING:  # a fleet's driver, which compares stored metrics, must not pay seconds for torch
+    from b3dist.data.windows import Split
+    from b3dist.training.return_unit import ReturnTarget
+    from b3dist.training.trainer import Predictions
 
 Counts = npt.NDArray[np.int64]
 """(3, 3): rows true, columns predicted, in the order buy, sell, hold."""
@@ -33,13 +34,23 @@ class AssetScore:
     """Persistence's."""
 
     @classmethod
-    def of(cls, predictions: Predictions, part: Split, target: ReturnTarget) -> "AssetScore":
+    def of(cls, predictions: "Predictions", part: "Split", target: "ReturnTarget") -> "AssetScore":
         """Score a model's outputs for the windows of a part."""
-        returns = target.decode(predictions.returns.cpu().to(torch.float64)).numpy()
+        returns = target.decode(predictions.returns.cpu().double()).numpy()
         return cls(
             confusion=confusion_matrix(part.action, predictions.logits.cpu().argmax(dim=1).numpy()),
             squared_error=float(np.square(returns - part.future_return).sum()),
             naive_squared_error=float(np.square(part.future_return).sum()),
+        )
+
+    @classmethod
+    def of_metrics(cls, part: Mapping[str, Any], persistence: Mapping[str, Any]) -> "AssetScore":
+        """The same from a part of metrics.json, and persistence's entry there, on the same windows."""
+        windows = part["num_windows"]
+        return cls(
+            confusion=np.array(part["confusion"], dtype=np.int64),
+            squared_error=windows * part["return"]["rmse"] ** 2,
+            naive_squared_error=windows * persistence["return"]["rmse"] ** 2,
         )
 
     @property

@@ -59,7 +59,8 @@ def test_a_warm_start_says_where_from_and_what_was_kept(tmp_path: Path) -> None:
     run = make_run(tmp_path, trained=["PETR4", "VALE3", "ITUB4"])
     warm_start(run, "R0", {"PETR4": ("PETR4", 0), "VALE3": ("pooled", 2), "ITUB4": (None, 3)})
     told = shown(run, [entry("PETR4", 0.5, 0.03)])
-    assert "started from run R0: 1 from its models for them, 1 from the pooled model as a whole, 1 from scratch" in told
+    assert "started from run R0: 1 from their own models, 1 from the pooled model as a whole, 1 from scratch" in told
     assert "1 of 3 kept the start as it came (epoch 0)" in told.replace("\n", " ")
+    assert "test parts of 2 assets, start to kept: macro F1" in told
     (run / "assets" / "PETR4" / "bundle.json").write_text("{")
     assert "PETR4 is no complete bundle" in shown(run, [entry("PETR4", 0.5, 0.03)])

@@ -202,6 +202,9 @@ def test_fleet_starts_from_a_pooled_run_and_resumes(small_lake: Path, tmp_path: 
         assert facts["initial_model"]["origin"] == f"run {source_run.run_id}, {ticker}"
         kept = json.loads((run.assets / ticker / "metrics.json").read_text())["best_epoch"] == 0
         assert facts["source"] == ("pooled" if kept else "own")
+    assert (summary["starts"]["pooled"], summary["starts"]["compared"]) == (6, 6)
+    assert summary["starts"]["test"]["error_ratio"]["change"]["num_assets"] == 6
+    assert {entry["start"]["origin"] for entry in summary["assets"]} == {"pooled"}
     shutil.rmtree(run.assets / run.settings.tickers[0])
     again = RunFolder.open(tmp_path / "runs", run.run_id)
     begun = InitialSource.of_run(again)

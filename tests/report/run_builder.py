@@ -147,17 +147,26 @@ def make_run(
 
 
 def warm_start(run: Path, source: str, starts: Mapping[str, tuple[str | None, int]]) -> None:
-    """Make a run one whose assets started from another: by ticker the source's model, if any, and the epoch kept."""
+    """Make a run one whose assets started from another: by ticker the source's model, if any, and the epoch kept.
+
+    A start's errors are a tenth above those of the weights that were kept, unless it was kept itself.
+    """
     config = json.loads((run / "config.json").read_text())
     config["options"] = {"init_from": {"kind": "run", "path": f"/runs/{source}"}}
     (run / "config.json").write_text(json.dumps(config))
     for ticker, (model, kept) in starts.items():
-        for name, more in (
-            ("bundle.json", {"initial_model": {"origin": f"run {source}, {model}"}} if model else {}),
-            ("metrics.json", {"best_epoch": kept}),
-        ):
-            path = run / "assets" / ticker / name
-            path.write_text(json.dumps({**json.loads(path.read_text()), **more}))
+        folder = run / "assets" / ticker
+        facts, metrics = (json.loads((folder / name).read_text()) for name in ("bundle.json", "metrics.json"))
+        metrics["best_epoch"] = kept
+        if model is not None:
+            facts["initial_model"] = {"origin": f"run {source}, {model}"}
+            metrics["start"] = {
+                name: {**metrics[name], "return": dict(metrics[name]["return"])} for name in ("val", "test")
+            }
+            for part in metrics["start"].values():
+                part["return"]["rmse"] *= 1.1 if kept else 1.0
+        (folder / "bundle.json").write_text(json.dumps(facts))
+        (folder / "metrics.json").write_text(json.dumps(metrics))
 
 
 def write_ledger(path: Path, events: Sequence[dict[str, Any]]) -> None:

@@ -14,7 +14,7 @@ from b3dist.cli.main import app
 from b3dist.errors import StorageError
 from b3dist.report import write_note, write_report
 from tests.report.browser import dom_of
-from tests.report.run_builder import make_run
+from tests.report.run_builder import make_run, warm_start
 
 RUN = "20240102-030405-abcd"
 EVIL = "</script><script>document.title='owned'</script><img src=x onerror=alert(1)>&amp;{{ 7 * 7 }}"
@@ -198,3 +198,29 @@ def test_a_browser_draws_it(tmp_path: Path) -> None:
     assert len(re.findall(r'class="chart[^"]*js-plotly-plot"', dom)) == 8
     assert re.search(r'id="asset-title">VALE3<', dom)
     assert dom.count('class="confusion"') == 2
+
+
+def test_a_warm_start_is_compared_with_what_was_kept(tmp_path: Path) -> None:
+    """A row per score and part, each asset's start in the table, and both charts drawn by a browser."""
+    trained = ["ABEV3", "BBDC4", "ITUB4", "PETR4", "VALE3", "WEGE3"]
+    run = make_run(tmp_path, trained=trained)
+    warm_start(run, "R0", {ticker: (ticker, number % 3) for number, ticker in enumerate(trained)})
+    path = write_report(tmp_path, RUN)
+    page = Page(path.read_text(encoding="utf-8"))
+    assert page.visible.count("better4 / 0 / 2") == 2, "the error, on both parts"
+    assert page.visible.count("not told apart0 / 0 / 6") == 2, "macro F1"
+    assert "unchanged in 2 of 6 assets" in page.visible
+    dom = dom_of(path, profile=tmp_path / "profile")
+    assert len(re.findall(r'class="chart[^"]*js-plotly-plot"', dom)) == 6
+    assert dom.count("own model, unchanged") == 2
+    assert "kept is better: 4" in dom
+
+
+def test_older_warm_starts_say_that_nothing_was_kept_of_the_start(tmp_path: Path) -> None:
+    """No table of nothing; a run started from nothing has no such section, a damaged one says why."""
+    run = make_run(tmp_path)
+    assert "training on from the start" not in report_of(tmp_path).visible
+    warm_start(run, "R0", {"PETR4": (None, 1), "VALE3": (None, 2)})
+    assert "No asset's start was judged" in report_of(tmp_path).visible
+    (run / "assets" / "PETR4" / "metrics.json").write_text("{")
+    assert "What this run started from cannot be told" in report_of(tmp_path).visible

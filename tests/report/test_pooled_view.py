@@ -93,6 +93,6 @@ def test_a_warm_started_run_says_where_from(tmp_path: Path) -> None:
     run = make_run(tmp_path / "runs")
     warm_start(run, "R0", {"PETR4": ("PETR4", 0), "VALE3": ("pooled", 2)})
     page = write_report(tmp_path / "runs", run.name)
-    assert "This run started from run R0: 1 from its models for them, 1 from the" in page.read_text(encoding="utf-8")
+    assert "This run started from run R0: 1 from their own models, 1 from the" in page.read_text(encoding="utf-8")
     dom = dom_of(page, fragment="#PETR4", profile=tmp_path / "profile")
     assert "started from run R0, PETR4, kept as it came" in dom

@@ -147,6 +147,25 @@ def test_warm_start_never_ends_with_a_higher_validation_loss(lake: Lake, ticker:
     assert facts["dropped_windows"]["seen_by_initial_model"] == 0, "the same split: nothing it has not seen is lost"
 
 
+def test_a_start_scores_what_its_initial_model_scored(lake: Lake, ticker: str, tmp_path: Path) -> None:
+    """On the windows that the kept weights are judged on; a start kept as it came scores the same as what was kept."""
+    first = train_asset(lake, ticker, SHORT, tmp_path)
+    initial = read_initial(first.path)
+    kept, better = SHORT.with_overrides(["training.learning_rate=0.3"]), SHORT.with_overrides(["training.epochs=3"])
+    for config in (kept, better):
+        folder = tmp_path / str(config.training.epochs)
+        folder.mkdir()
+        metrics = train_asset(lake, ticker, config, folder, initial_models=lambda _ticker: initial).metrics
+        assert (metrics["best_epoch"] == 0) == (config is kept)
+        for part in ("val", "test"):
+            start, before, after = metrics["start"][part], first.metrics[part], metrics[part]
+            assert start["num_windows"] == before["num_windows"] == after["num_windows"]
+            assert start["confusion"] == before["confusion"]
+            assert start["return"]["rmse"] == pytest.approx(before["return"]["rmse"], rel=1e-5)
+            assert (start["return"] == after["return"]) == (config is kept)
+    assert "start" not in first.metrics
+
+
 def test_weights_say_whose_they_are_and_what_they_have_seen(lake: Lake, ticker: str, tmp_path: Path) -> None:
     """A kept start is still its initial model's; trained on, it is the asset's own and has seen what both have."""
     first = train_asset(lake, ticker, SHORT, tmp_path)

@@ -127,6 +127,24 @@ const charts = (() => {
     });
   }
 
+  // points: [{ticker, start, kept}]; one marker per asset, on the diagonal where the start was kept as it came.
+  function startAgainstKept(element, points, label, better) {
+    if (!points.length) return empty(element, "No asset's start was judged on this part.");
+    const values = points.flatMap((one) => [one.start, one.kept]), low = Math.min(...values), high = Math.max(...values), room = 0.04 * (high - low) || 0.01;
+    const ends = [low - room, high + room];
+    const traces = [{ type: "scatter", mode: "lines", x: ends, y: ends, line: { color: INK, width: 1, dash: "dot" }, hoverinfo: "skip", showlegend: false }];
+    const groups = [["kept is better", (sign) => sign > 0, MODEL, "triangle-up"], ["kept is worse", (sign) => sign < 0, "#d55e00", "triangle-down"], ["the same", (sign) => sign === 0, BASELINE, "circle"]];
+    for (const [name, belongs, color, symbol] of groups) {
+      const shown = points.filter((one) => belongs(Math.sign(better(one.kept, one.start))));
+      if (!shown.length) continue;
+      traces.push({
+        type: "scatter", mode: "markers", name: `${name}: ${shown.length}`, x: shown.map((one) => one.start), y: shown.map((one) => one.kept), marker: { color, symbol, size: 8, opacity: 0.8 },
+        text: shown.map((one) => `${one.ticker}<br>start ${one.start.toFixed(4)}, kept ${one.kept.toFixed(4)}`), hoverinfo: "text",
+      });
+    }
+    draw(element, traces, { hovermode: "closest", xaxis: { title: title(`start: ${label}`), range: ends }, yaxis: { title: title(`kept: ${label}`), range: ends } });
+  }
+
   function reliability(element, tables) {
     const traces = [{ type: "scatter", mode: "lines", x: [0, 1], y: [0, 1], name: "perfect", line: { color: INK, width: 1, dash: "dot" }, hoverinfo: "skip", showlegend: false }];
     for (const [action, color, symbol] of Object.values(ACTIONS)) {
@@ -154,5 +172,5 @@ const charts = (() => {
     });
   }
 
-  return { distribution, price, losses, reliability, returnGroups, empty };
+  return { distribution, price, losses, startAgainstKept, reliability, returnGroups, empty };
 })();

@@ -31,6 +31,17 @@
     { group: "Training", label: "kept / epochs", get: (row) => row.best_epoch, text: (value, row) => (value === null ? "–" : row.unseen ? "unseen" : `${value} / ${row.epochs}`), first: true },
     { group: "Training", label: "val ÷ train loss", get: (row) => row.overfit_ratio, text: fixed(2) },
   ];
+  const ORIGINS = { own: "own model", pooled: "pooled", whole: "pooled, whole", scratch: "scratch" };
+  const started = (which, key) => (row) => (row.start && row.start[split] ? row.start[split][which][key] : null);
+  if (rows.some((row) => row.start)) {
+    COLUMNS.push(
+      { group: "Start (kept beside it)", label: "from", get: (row) => (row.start ? ORIGINS[row.start.origin] + (row.start.unchanged ? ", unchanged" : "") : null), text: (value) => value || "–", first: true },
+      { group: "Start (kept beside it)", label: "macro F1", get: started("start", "macro_f1"), text: fixed(3) },
+      { group: "Start (kept beside it)", label: "kept", get: started("kept", "macro_f1"), text: fixed(3), against: started("start", "macro_f1"), better: higher },
+      { group: "Start (kept beside it)", label: "RMSE ratio", get: started("start", "error_ratio"), text: fixed(3) },
+      { group: "Start (kept beside it)", label: "kept", get: started("kept", "error_ratio"), text: fixed(3), against: started("start", "error_ratio"), better: lower },
+    );
+  }
 
   function make(name, text, className) {
     const element = document.createElement(name);
@@ -110,6 +121,14 @@
     charts.distribution(byId("chart-macro-f1"), [series("model", "macro_f1"), series("majority class", "majority_macro_f1", { outline: "#1b2530" })], { label: "macro F1" });
     charts.distribution(byId("chart-ic"), [series("IC", "ic")], { label: "IC over sessions", line: 0, band });
     charts.distribution(byId("chart-error"), [series("RMSE ratio", "rmse_ratio"), series("MAE ratio", "mae_ratio", { outline: "#d55e00" })], { label: "error ÷ persistence's error", line: 1 });
+  }
+
+  function drawStarts() {
+    if (!byId("chart-start-error")) return;
+    for (const [id, key, label, better] of [["chart-start-macro-f1", "macro_f1", "macro F1", higher], ["chart-start-error", "error_ratio", "error ÷ persistence's", lower]]) {
+      const points = rows.map((row) => ({ ticker: row.ticker, start: started("start", key)(row), kept: started("kept", key)(row) })).filter((one) => one.start !== null && one.kept !== null);
+      charts.startAgainstKept(byId(id), points, label, better);
+    }
   }
 
   function open(ticker, { scroll = true } = {}) {
@@ -213,6 +232,7 @@
     for (const element of document.querySelectorAll(".by-split")) element.hidden = element.dataset.split !== split;
     for (const label of document.querySelectorAll(".split-name")) label.textContent = split === "test" ? "test part" : "validation part";
     drawDistributions();
+    drawStarts();
     drawRows();
     if (opened) open(opened, { scroll: false });
   }
