@@ -29,14 +29,19 @@ def report(
     from b3dist.report import write_report
 
     started = time.perf_counter()
-    path = write_report(runs, newest_run(runs) if run_id is None else run_id, out=out, releases=releases).resolve()
+    run_id = newest_run(runs) if run_id is None else run_id
+    problems: list[str] = []
+    path = write_report(runs, run_id, out=out, releases=releases, on_problem=problems.append).resolve()
     payload = {
         "path": str(path),
         "bytes": path.stat().st_size,
         "seconds": round(time.perf_counter() - started, 3),
+        "problems": problems,
     }
 
     def show(console: Console) -> None:
-        console.print(f"report: {path}", soft_wrap=True)
+        for problem in problems:
+            console.print(f"warning: {problem}", markup=False, soft_wrap=True)
+        console.print(f"report: {path}", markup=False, soft_wrap=True)
 
     return Answer(payload=payload, show=show)

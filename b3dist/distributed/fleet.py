@@ -6,7 +6,6 @@ goes on where any earlier driver ended, however it ended.
 """
 
 import contextlib
-import json
 import os
 import shutil
 import socket
@@ -25,6 +24,7 @@ from b3dist.distributed.orphans import wait_for_orphans
 from b3dist.distributed.summary import FleetProgress, summarise
 from b3dist.errors import B3distError, ConfigError, RunError, StorageError
 from b3dist.run_folder import RunFolder
+from b3dist.run_summary import FLEET, read_summary
 from b3dist.tracking import Tracker
 
 if TYPE_CHECKING:
@@ -163,11 +163,11 @@ def drive_fleet(
 def _told_mlflow(run: RunFolder) -> dict[str, Any] | None:
     """What summary.json says of MLflow, if an earlier driver finished the run and nothing was missing there."""
     try:
-        summary = json.loads((run.path / "summary.json").read_text(encoding="utf-8"))
-        tracking = summary["tracking"]
-        return tracking if summary["state"] == "finished" and not tracking["not_logged"] else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None  # no driver came to its end
+        summary = read_summary(run.path, run.settings.kind, FLEET) or {}
+    except RunError:
+        return None  # damaged: written again
+    tracking: dict[str, Any] | None = summary.get("tracking")
+    return tracking if tracking and summary.get("state") == "finished" and not tracking["not_logged"] else None
 
 
 class _Drive:

@@ -12,6 +12,7 @@ from typing import Any
 
 from b3dist.errors import RunError
 from b3dist.run_folder import RunFolder
+from b3dist.run_summary import POOLED, read_summary
 
 KIND = "pooled"
 STORAGE_OPTION = "storage_path"
@@ -95,16 +96,21 @@ def finished_summary(run: RunFolder) -> dict[str, Any] | None:
     """
     require_whole(run)
     try:
-        summary = json.loads((run.path / "summary.json").read_text(encoding="utf-8"))
-        whole = (
-            summary["state"] == "finished" and summary.keys() >= _SUMMARISED and summary["totals"].keys() >= _COUNTED
-        )
-        written = [entry["ticker"] for entry in summary["assets"] if entry["state"] == "trained"]
-        left = any(entry["state"] == "waiting" for entry in summary["assets"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        summary = read_summary(run.path, KIND, POOLED)
+    except RunError:
+        return None  # damaged: written again, from what the folders hold
+    if summary is None:
         return None  # a driver that died as it ended leaves none: what is left is then told by the folders
+    whole = summary.get("state") == "finished" and summary.keys() >= _SUMMARISED and summary["pooled"] is not None
+    if (
+        not whole
+        or not summary["totals"].keys() >= _COUNTED
+        or any(entry["state"] == "waiting" for entry in summary["assets"])
+    ):
+        return None
+    written = [entry["ticker"] for entry in summary["assets"] if entry["state"] == "trained"]
     present = all((run.assets / ticker).is_dir() for ticker in written)
-    if not (whole and present and not left and (metrics := read_metrics(run)) is not None):
+    if not present or (metrics := read_metrics(run)) is None:
         return None
     return {**summary, "metrics": metrics}
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -24,6 +23,7 @@ from b3dist.release.released import Release, Source
 from b3dist.release.seal import CARD, PREDICTIONS, SCHEMA_VERSION, WEIGHTS
 from b3dist.release.store import ReleaseStore
 from b3dist.run_folder import RunFolder, advise_on_models, is_driven
+from b3dist.run_summary import FLEET, read_summary
 from b3dist.training.bundle import library_versions
 from b3dist.training.warm_start import InitialModels
 
@@ -122,7 +122,7 @@ def collect_run(run: RunFolder) -> list[AssetPart]:
 
     Raises:
         ReleaseError: the run is still going on, or trained nothing.
-        RunError: a bundle is incomplete or damaged.
+        RunError: a bundle is incomplete or damaged, or summary.json is damaged.
     """
     if is_driven(run.path):
         raise ReleaseError(f"run {run.run_id} is still going on", hint="wait until it has finished")
@@ -132,6 +132,7 @@ def collect_run(run: RunFolder) -> list[AssetPart]:
             f"run {run.run_id} trained no asset, so there is nothing to release",
             hint=advise_on_models(run.path, run.settings.kind),
         )
+    _summary(run)  # before minutes are spent on a release that could not say why assets are missing
     return [part_of_bundle(folder, run_id=run.run_id) for folder in folders]
 
 
@@ -195,19 +196,22 @@ def why_untrained(run: RunFolder, tickers: Collection[str]) -> list[dict[str, st
     """Ticker, state and reason of assets that a run has no model of, as far as its summary.json says.
 
     The state is that in the run (failed, skipped, ...), "not in the run" for an asset it was never asked for.
+
+    Raises:
+        RunError: summary.json is damaged.
     """
-    entries: Mapping[str, Mapping[str, Any]] = {}
-    try:
-        summary = json.loads((run.path / "summary.json").read_text(encoding="utf-8"))
-        entries = {entry["ticker"]: entry for entry in summary["assets"]}
-    except (OSError, ValueError, KeyError, TypeError):
-        pass  # a killed driver leaves no summary; what it trained is in the bundles
+    summary = _summary(run) or {}  # a killed driver leaves none; what it trained is in the bundles
+    entries: Mapping[str, Mapping[str, Any]] = {entry["ticker"]: entry for entry in summary.get("assets", ())}
     found = []
     for ticker in sorted(tickers):
         entry = entries.get(ticker, {} if ticker in run.settings.tickers else {"state": "not in the run"})
         reason = entry.get("error") or entry.get("reason") or ""
         found.append({"ticker": ticker, "state": str(entry.get("state", "unknown")), "reason": str(reason)})
     return found
+
+
+def _summary(run: RunFolder) -> dict[str, Any] | None:
+    return read_summary(run.path, run.settings.kind, FLEET)
 
 
 def _serialise_predictions(parts: Sequence[AssetPart]) -> bytes:

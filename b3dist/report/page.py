@@ -1,7 +1,7 @@
 """The run as one HTML file: everything inlined, nothing fetched, no script but the page's own."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,16 +23,26 @@ from b3dist.report.words import describe, settings
 from b3dist.run_folder import resume_command
 
 
-def write_report(runs: Path, run_id: str, *, out: Path | None = None, releases: Path | None = None) -> Path:
+def write_report(
+    runs: Path,
+    run_id: str,
+    *,
+    out: Path | None = None,
+    releases: Path | None = None,
+    on_problem: Callable[[str], None] = lambda _line: None,
+) -> Path:
     """Write the report of a run and return its path, RUNS/<run_id>/report.html unless `out` is given.
 
     The cards of the run's releases are shown too, from `releases` beside the runs unless another folder is given.
+    `on_problem` is told what of the run is missing or damaged; the page says it too.
 
     Raises:
         RunError: no such run.
         StorageError: the file cannot be written.
     """
     run = read_run(runs, run_id)
+    for problem in run.problems:
+        on_problem(problem)
     target = out or run.path / "report.html"
     aside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:

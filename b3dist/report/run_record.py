@@ -14,8 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from b3dist.distributed.ledger import Event, read_ledger
+from b3dist.distributed.sweep.folder import KIND as SWEEP
 from b3dist.errors import RunError, StorageError
 from b3dist.run_folder import is_driven
+from b3dist.run_summary import FLEET, POOLED, read_summary
 
 RunState = Literal["finished", "running", "interrupted"]
 History = dict[str, list[float | None]]
@@ -57,7 +59,7 @@ class RunRecord:
     config: Mapping[str, Any]
     """config.json; empty where that is missing."""
     summary: Mapping[str, Any]
-    """summary.json; empty where the run has not ended."""
+    """summary.json; empty where the run has not ended, and where the file is damaged."""
     trained: Sequence[str]
     """Tickers with a committed folder, in alphabetical order."""
     untrained: Sequence[Untrained]
@@ -97,21 +99,25 @@ def read_run(runs: Path, run_id: str) -> RunRecord:
         raise RunError(f"there is no run {run_id!r} in {runs}", hint=hint)
     path = runs / run_id
     problems: list[str] = []
-    config, summary = (_object(path / name, problems) or {} for name in ("config.json", "summary.json"))
+    config = _object(path / "config.json", problems) or {}
+    running = is_driven(path)
+    summary = {} if running else _summary(path, config, problems)
     events = _events(path / "ledger.jsonl", problems)
     trained = sorted(folder.name for folder in (path / "assets").glob("[!.]*") if folder.is_dir())
-    running = is_driven(path)
-    state: RunState = "running" if running else "finished" if summary.get("state") == "finished" else "interrupted"
-    if state != "finished":
-        problems = [problem for problem in problems if not problem.startswith("summary.json")]
+    entries = [] if summary is None else summary.get("assets", [])
+    untrained = _untrained(_listed(config, "tickers", str), set(trained), events, entries)
+    if summary is None:  # damaged: the ledger says it too
+        finished = bool(events) and all(one.state != "waiting" for one in untrained)
+    else:
+        finished = summary.get("state") == "finished"
     return RunRecord(
         run_id=run_id,
         path=path,
-        state=state,
+        state="running" if running else "finished" if finished else "interrupted",
         config=config,
-        summary={} if running else summary,
+        summary=summary or {},
         trained=trained,
-        untrained=_untrained(_listed(config, "tickers", str), set(trained), events, _listed(summary, "assets", dict)),
+        untrained=untrained,
         problems=problems,
         note=_note(path / _NOTE, problems),
     )
@@ -135,9 +141,7 @@ def _untrained(
 ) -> list[Untrained]:
     """Assets of the run without a folder: the ledger's last word on each, the summary's where there is no ledger."""
     last: dict[str, Mapping[str, Any]] = {
-        entry["ticker"]: {**entry, "event": entry["state"]}
-        for entry in entries
-        if not events and {"ticker", "state"} <= entry.keys()
+        entry["ticker"]: {**entry, "event": entry["state"]} for entry in entries if not events
     }
     for event in events:
         if event["event"] == "opened":  # a new invocation tries failed assets again
@@ -158,6 +162,18 @@ def _untrained(
             phase = "in training" if word == "leased" else "not begun" if word is None else "to be tried again"
             found.append(Untrained(ticker=ticker, state="waiting", reason=phase + (f": {reason}" if reason else "")))
     return found
+
+
+def _summary(path: Path, config: Mapping[str, Any], problems: list[str]) -> dict[str, Any] | None:
+    """summary.json: empty where no driver has come to its end, None where it is damaged."""
+    if config.get("kind") == SWEEP:
+        return {}  # its page reads it by itself
+    kind, shape = ("pooled", POOLED) if config.get("kind") == "pooled" else ("fleet", FLEET)
+    try:
+        return read_summary(path, kind, shape) or {}
+    except RunError as error:
+        problems.append(f"{error.message}; {error.hint}")
+        return None
 
 
 def _listed(content: Mapping[str, Any], name: str, kind: type) -> list[Any]:

@@ -1,6 +1,5 @@
 """A sweep as one HTML file: what was found, whether it is better, and every trial."""
 
-import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,6 +10,7 @@ from plotly.offline import get_plotlyjs
 from b3dist import __version__
 from b3dist.distributed.run_list import run_status
 from b3dist.distributed.sweep.folder import KIND, SweepFolder
+from b3dist.distributed.sweep.summary import read_sweep_summary
 from b3dist.errors import RunError
 from b3dist.report.html import as_json, csp_hash, environment, read_template
 from b3dist.run_folder import is_driven, read_run_config
@@ -46,7 +46,7 @@ def render_sweep(path: Path) -> str:
     from b3dist.tuning.journal import load_study, read_trials
 
     sweep = SweepFolder.open(path.parent, path.name)
-    summary = _summary(path)
+    summary = read_sweep_summary(sweep.run, sweep.plan) or {}
     running = is_driven(path)
     records = read_trials(sweep.journal)
     status = run_status(path.parent, path.name)
@@ -120,14 +120,5 @@ def _heading(summary: dict[str, Any]) -> str:
     """The verdict in a few words; sweeps from before the comparison with what costs nothing claim no more than it."""
     verdict = summary.get("verdict") or {}
     if "conclusion" in verdict:
-        return _HEADINGS[verdict["conclusion"]]
+        return _HEADINGS.get(verdict["conclusion"], str(verdict["conclusion"]))
     return "Better than trial 0" if verdict.get("adopted") else _HEADINGS["keep the defaults"]
-
-
-def _summary(path: Path) -> dict[str, Any]:
-    """summary.json, empty where there is none (the sweep has not ended)."""
-    try:
-        content = json.loads((path / "summary.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}

@@ -49,3 +49,15 @@ def test_status_says_which_epoch_was_kept(b3dist: Command, tmp_path: Path) -> No
     rows = [line.split() for line in b3dist("runs", "status", "--runs", tmp_path).stdout.splitlines()]
     assert ["ticker", "state", "seconds", "epochs", "kept", "accuracy", "macro_f1", "ic", "why"] in rows
     assert ["PETR4", "trained", "1.500", "3", "0", "0.500", "0.250"] in rows
+
+
+def test_report_warns_of_a_damaged_summary(b3dist: Command, tmp_path: Path) -> None:
+    """In words, and under `problems` in JSON; the page is written all the same."""
+    run = make_run(tmp_path)
+    (run / "summary.json").write_text('{"state": "finished", "totals": 3}', encoding="utf-8")
+    shown = b3dist("report", run.name, "--runs", tmp_path)
+    assert shown.exit_code == 0
+    assert f"warning: {run / 'summary.json'} is damaged: totals must be an object, got 3; b3dist fleet" in shown.stdout
+    answer = b3dist("report", run.name, "--runs", tmp_path, "--json").answer
+    assert len(answer["problems"]) == 1
+    assert Path(answer["path"]).is_file()

@@ -9,8 +9,9 @@ from b3dist.config import Config
 from b3dist.data.lake import Lake
 from b3dist.distributed.assignments import Assignments, WorkerId
 from b3dist.distributed.fleet import FleetOptions, drive_fleet
-from b3dist.errors import ConfigError
+from b3dist.errors import ConfigError, RunError
 from b3dist.run_folder import RunFolder
+from b3dist.run_summary import FLEET, read_summary
 from b3dist.training.asset import train_asset
 from tests.distributed.runs import QUICK, contents, start_run
 
@@ -58,3 +59,18 @@ def test_store_that_cannot_be_opened_is_told(run: RunFolder, tmp_path: Path) -> 
     with pytest.raises(ConfigError, match="cannot open the tracking store"):
         drive_fleet(run, FleetOptions(tracking_uri=f"sqlite:///{tmp_path}/file/mlflow.db"))
     assert drive_fleet(run, UNTRACKED)["totals"]["already_done"] == 6
+
+
+def test_damaged_summary_is_written_again(run: RunFolder) -> None:
+    """As its hint says: without a cluster, and without a model touched."""
+    drive_fleet(run, UNTRACKED)
+    before = contents(run.assets)
+    good = read_summary(run.path, "fleet", FLEET)
+    (run.path / "summary.json").write_text('{"state": "finished", "totals": 3, "tracking": {"not_logged": {}}}')
+    with pytest.raises(RunError, match="totals must be an object"):
+        read_summary(run.path, "fleet", FLEET)
+    drive_fleet(run, UNTRACKED)
+    assert not ray.is_initialized()
+    assert good is not None
+    assert (read_summary(run.path, "fleet", FLEET) or {})["assets"] == good["assets"]
+    assert contents(run.assets) == before

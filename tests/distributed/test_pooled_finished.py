@@ -1,5 +1,6 @@
 """A pooled run with nothing left to train is settled without a cluster."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -97,3 +98,14 @@ def test_only_checkpoints_that_can_be_gone_on_from_are_kept(run: RunFolder) -> N
     (folder / "checkpoint_manager_snapshot.json").unlink()
     remove_partial_checkpoints(run)
     assert not list(folder.iterdir()), "the first epoch already did not fit"
+
+
+@pytest.mark.parametrize("damage", [{"totals": 3}, {"assets": "x"}, {"pooled": None}, {"run_id": 3}])
+def test_damaged_summary_is_written_again(run: RunFolder, damage: dict[str, object]) -> None:
+    """As the hint of whoever stumbles over it says, and not answered with."""
+    good = drive_pooled(run, UNTRACKED)
+    (run.path / "summary.json").write_text(json.dumps({**good, **damage}))
+    again = drive_pooled(run, UNTRACKED)
+    assert not ray.is_initialized()
+    assert (again["assets"], again["pooled"]) == (good["assets"], good["pooled"])
+    assert json.loads((run.path / "summary.json").read_text())["run_id"] == run.run_id

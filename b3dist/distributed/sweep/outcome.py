@@ -1,6 +1,5 @@
 """What a sweep leaves behind: best.yaml, a configuration per asset and per trial worth having, summary.json."""
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +12,8 @@ import yaml
 from b3dist.config import Config
 from b3dist.distributed.sweep.cautions import cautions_before, cautions_of, describe_cohort
 from b3dist.distributed.sweep.folder import SweepFolder
-from b3dist.errors import StorageError
+from b3dist.distributed.sweep.summary import read_sweep_summary
+from b3dist.errors import RunError, StorageError
 from b3dist.run_folder import SCHEMA_VERSION
 from b3dist.tuning.finalists import pareto_front
 from b3dist.tuning.journal import ERROR, TrialRecord
@@ -114,13 +114,10 @@ def write_outcome(
 def finished_summary(sweep: SweepFolder) -> dict[str, Any] | None:
     """What summary.json holds if the sweep has come to its verdict; None if it has not, or if anything is missing."""
     try:
-        summary = json.loads((sweep.run.path / "summary.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    if not isinstance(summary, dict) or not {"run_id", "asset_verdict"} <= summary.keys():
-        return None
-    whole = all(isinstance(summary.get(name), dict) for name in ("totals", "best", "verdict"))
-    if not whole or summary.get("state") != "finished" or not sweep.best.is_file():
+        summary = read_sweep_summary(sweep.run, sweep.plan)
+    except RunError:
+        return None  # damaged: written again, from what journal and ledger hold
+    if summary is None or summary["state"] != "finished" or not sweep.best.is_file():
         return None
     return {"engine": "single", "judged": True, **summary}  # which older versions did not write
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from b3dist.distributed.ledger import Event, read_ledger
 from b3dist.distributed.sweep.folder import JOURNAL, SweepPlan, plan_of
+from b3dist.distributed.sweep.summary import read_sweep_summary
 from b3dist.errors import RunError
 from b3dist.run_folder import RunFolder, is_driven
 
@@ -55,8 +56,9 @@ def sweep_counts(run: RunFolder) -> SweepCounts:
         RunError: the folder is damaged.
     """
     counts = Counter(trial_states(run.path).values())
-    counts["planned"] = plan_of(run).trials
-    summary = _summary(run.path)
+    plan = plan_of(run)
+    counts["planned"] = plan.trials
+    summary = read_sweep_summary(run, plan) or {}
     best = summary.get("best") or {}
     return SweepCounts(
         by_state=counts,
@@ -77,7 +79,8 @@ def sweep_status(run: RunFolder) -> dict[str, Any]:
     Raises:
         RunError: the folder is damaged.
     """
-    plan, summary, alive = plan_of(run), _summary(run.path), is_driven(run.path)
+    plan, alive = plan_of(run), is_driven(run.path)
+    summary = read_sweep_summary(run, plan) or {}
     if summary.get("state") == "finished" and not alive:
         trials, front, phase = summary["trials"], summary["pareto_front"], None
     else:
@@ -178,12 +181,3 @@ def _entry(trial: Mapping[str, Any], *, alive: bool) -> dict[str, Any]:
 def _in_short(entry: Mapping[str, Any] | None) -> dict[str, Any] | None:
     names = ("trial", "macro_f1", "error_ratio", "params")
     return None if entry is None else {name: entry[name] for name in names}
-
-
-def _summary(path: Path) -> dict[str, Any]:
-    """summary.json; empty where there is none, as the sweep has not ended."""
-    try:
-        content: dict[str, Any] = json.loads((path / "summary.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content
