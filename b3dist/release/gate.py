@@ -170,11 +170,11 @@ def _macro_f1(rows: pd.DataFrame) -> Score | None:
         ]
     )  # (assets, 2, 3, 3)
     total = confusions.sum(axis=0)
-    old, new = (macro_f1_of(confusion) for confusion in total)
+    old, new = macro_f1_of(total).tolist()
     size, error = len(confusions), None
     if size > 1:  # jackknife over assets
-        without_one = [macro_f1_of(rest[0]) - macro_f1_of(rest[1]) for rest in total - confusions]
-        error = float(np.std(without_one) * np.sqrt(size - 1))
+        without_one = macro_f1_of(total - confusions)
+        error = float(np.std(without_one[:, 0] - without_one[:, 1]) * np.sqrt(size - 1))
     return Score(
         name="macro_f1",
         champion=old,

@@ -75,13 +75,14 @@ def classification_metrics(truth: Ints, predicted: Ints) -> dict[str, Any]:
 
 def macro_f1(truth: Ints, predicted: Ints) -> float:
     """Macro F1 over the classes present in truth or prediction; 0 where a class is never hit."""
-    return macro_f1_of(confusion_matrix(truth, predicted))
+    return float(macro_f1_of(confusion_matrix(truth, predicted)))
 
 
-def macro_f1_of(confusion: Ints) -> float:
-    """The same from counts, (3, 3)."""
-    total = confusion.sum(axis=0) + confusion.sum(axis=1)
-    return float(_ratio(2 * np.diag(confusion), total)[total > 0].mean())
+def macro_f1_of(confusion: npt.NDArray[Any]) -> Floats:
+    """The same from counts, or from many at once: (..., 3, 3) -> (...); 0 of no windows at all."""
+    total = confusion.sum(axis=-1) + confusion.sum(axis=-2)
+    f1 = _ratio(2 * np.diagonal(confusion, axis1=-2, axis2=-1), total)
+    return np.asarray(f1.sum(axis=-1) / np.maximum((total > 0).sum(axis=-1), 1), dtype=np.float64)
 
 
 def majority_baseline(truth: Ints) -> dict[str, float | None]:
@@ -130,6 +131,6 @@ def _correlation(left: Floats, right: Floats) -> float | None:
     return float(np.clip((left * right).sum() / scale, -1.0, 1.0)) if scale > 0 else None
 
 
-def _ratio(numerator: Ints, denominator: Ints) -> Floats:
+def _ratio(numerator: npt.NDArray[Any], denominator: npt.NDArray[Any]) -> Floats:
     """Element-wise quotient, 0 where the denominator is 0 (scikit-learn's zero_division=0)."""
     return np.where(denominator > 0, numerator / np.maximum(denominator, 1), 0.0)

@@ -11,7 +11,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from b3dist.tuning.scores import AssetScore, CohortScore, macro_f1_of
+from b3dist.training.metrics import macro_f1_of
+from b3dist.tuning.scores import AssetScore, CohortScore
 
 FEWEST_ASSETS: Final = 6
 """Below so many assets an interval over assets says nothing."""

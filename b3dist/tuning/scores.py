@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from b3dist.training.metrics import confusion_matrix
+from b3dist.training.metrics import confusion_matrix, macro_f1_of
 
 if TYPE_CHECKING:  # a fleet's driver, which compares stored metrics, must not pay seconds for torch
     from b3dist.data.windows import Split
@@ -90,7 +90,7 @@ class CohortScore:
 
     @classmethod
     def pooled(cls, scores: Sequence[AssetScore]) -> "CohortScore":
-        """Pool assets: (or the same asset under several seeds)."""
+        """Pool assets (or the same asset under several seeds)."""
         ratios = [ratio for score in scores if (ratio := score.error_ratio) is not None]
         return cls(
             macro_f1=float(macro_f1_of(np.sum([score.confusion for score in scores], axis=0))),
@@ -118,12 +118,3 @@ def constant_scores(scores: Sequence[AssetScore]) -> list[AssetScore]:
 def support_of(scores: Sequence[AssetScore]) -> Counts:
     """True windows per action: (3,)."""
     return np.asarray(np.sum([score.confusion for score in scores], axis=0).sum(axis=1), dtype=np.int64)
-
-
-def macro_f1_of(confusion: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """Macro F1 over the classes present in truth or prediction, of confusion: (..., 3, 3) -> (...)."""
-    hits = np.diagonal(confusion, axis1=-2, axis2=-1)
-    total = confusion.sum(axis=-1) + confusion.sum(axis=-2)
-    f1 = np.where(total > 0, 2.0 * hits / np.maximum(total, 1), 0.0)
-    present = (total > 0).sum(axis=-1)
-    return np.asarray(f1.sum(axis=-1) / np.maximum(present, 1), dtype=np.float64)

@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import brentq
 
-from b3dist.tuning.scores import AssetScore, macro_f1_of
+from b3dist.training.metrics import macro_f1_of
+from b3dist.tuning.scores import AssetScore
 
 Array = npt.NDArray[np.float64]
 

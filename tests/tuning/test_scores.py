@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
-from b3dist.tuning.scores import AssetScore, CohortScore, constant_scores, macro_f1_of
+from b3dist.training.metrics import macro_f1_of
+from b3dist.tuning.scores import AssetScore, CohortScore, constant_scores
 
 
 def score(confusion: list[list[int]], ratio: float = 1.0) -> AssetScore:
