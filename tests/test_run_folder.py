@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from b3dist.config import Config
-from b3dist.distributed.initial import OPTION, InitialSource
+from b3dist.distributed.initial import INIT_FROM, InitialSource
 from b3dist.distributed.run_list import list_runs, prune_runs, run_status
 from b3dist.errors import ConfigError, RunError, StorageError
 from b3dist.run_folder import RunFolder, RunSettings, is_driven
@@ -110,7 +110,7 @@ def test_prune_keeps_what_an_unfinished_run_starts_from(tmp_path: Path) -> None:
     """Without its source it could not be resumed; once nobody kept needs it, the source goes too."""
     source = RunFolder.create(tmp_path, SETTINGS).path.rename(tmp_path / "20180101-000000-aaaa")
     RunFolder.create(tmp_path, SETTINGS).path.rename(tmp_path / "20180102-000000-aaaa")
-    begun_from = {OPTION: InitialSource(kind="run", path=source).to_option()}
+    begun_from = {INIT_FROM: InitialSource(kind="run", path=source).to_option()}
     run = RunFolder.create(tmp_path, dataclasses.replace(SETTINGS, options=begun_from))
     pruned = prune_runs(tmp_path, keep=1)
     assert pruned.deleted == ["20180102-000000-aaaa"]

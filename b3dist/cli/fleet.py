@@ -159,7 +159,7 @@ def _new(
     """A new run; `initial` names where its models start, and the folder of releases that may be in."""
     from b3dist.data.lake import Lake
     from b3dist.distributed.cluster import require_device
-    from b3dist.distributed.initial import OPTION, check_source, find_source, warm_config
+    from b3dist.distributed.initial import INIT_FROM, check_source, find_source, warm_config
     from b3dist.distributed.selection import new_run
     from b3dist.training.question import require_same_question
 
@@ -172,7 +172,7 @@ def _new(
         base = warm_config(source, None if recipe is None else named_recipe(recipe))
         config = build_config(recipe or "card", **asked, base=base)
         require_same_question(trained, config)
-        kept[OPTION] = source.to_option()
+        kept[INIT_FROM] = source.to_option()
     require_device(config.training.precision, gpus_per_worker=options.gpus_per_worker, address=options.address)
     return new_run(Lake(lake), runs, config, tickers=tickers, options=kept)
 

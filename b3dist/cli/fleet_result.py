@@ -17,7 +17,7 @@ _MEASURES = (
 
 
 def show_result(console: Console, path: Path, entries: Sequence[Mapping[str, Any]]) -> None:
-    """Means over the trained assets' test parts, where warm starts began, and the report's command.
+    """Means over the trained assets' test parts, what warm starts began from and gained, and the report's command.
 
     Args:
         console: where to.

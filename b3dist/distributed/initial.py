@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from b3dist.config import Config, TrainingConfig
+from b3dist.distributed.pooled_folder import MODEL_FOLDER
 from b3dist.errors import B3distError, ConfigError, RunError, SourceGoneError
 from b3dist.run_folder import RunFolder, advise_on_models, is_driven, read_run_config, resume_command
 
@@ -23,9 +24,8 @@ if TYPE_CHECKING:  # imported in the workers only
     from b3dist.training.asset import TrainedAsset
     from b3dist.training.warm_start import InitialModel, InitialModels
 
-OPTION = "init_from"
-"""Under which a run's settings keep their source."""
-MODEL_FOLDER = "pooled"
+INIT_FROM = "init_from"
+"""The option of a run's settings that keeps what its models start from."""
 WARM_EPOCHS, WARM_LEARNING_RATE = 10, 1e-4
 """Of a warm start unless set: the card's rate of 1e-3 undoes part of what was learned (docs/LOG.md, warm starts)."""
 
@@ -58,11 +58,11 @@ class InitialSource:
         Raises:
             RunError: its config.json is damaged.
         """
-        option = run.settings.options.get(OPTION)
+        option = run.settings.options.get(INIT_FROM)
         try:
             return None if option is None else cls(kind=option["kind"], path=Path(option["path"]))
         except (KeyError, TypeError) as error:
-            raise RunError(f"{run.path / 'config.json'} is damaged: options.{OPTION} is {option!r}") from error
+            raise RunError(f"{run.path / 'config.json'} is damaged: options.{INIT_FROM} is {option!r}") from error
 
 
 def find_source(name: str, *, runs: Path, releases: Path) -> InitialSource:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
-from b3dist.distributed.initial import MODEL_FOLDER, OPTION
+from b3dist.distributed.initial import INIT_FROM
+from b3dist.distributed.pooled_folder import MODEL_FOLDER
 from b3dist.errors import RunError
 from b3dist.run_folder import read_run_config
 
@@ -66,7 +67,7 @@ class Starts:
             RunError: config.json or a bundle is damaged.
         """
         content = read_run_config(path) or {}
-        source = content.get("options", {}).get(OPTION)
+        source = content.get("options", {}).get(INIT_FROM)
         if source is None:
             return None
         from b3dist.distributed.start_gains import gains_of

@@ -26,7 +26,7 @@ from b3dist.training.bundle import library_versions, read_bundle, serialise_weig
 from b3dist.training.pooled_bundle import MODEL_FOLDER
 from b3dist.training.return_unit import ReturnTarget
 
-SAME_QUESTION = ("label_set", "horizon")
+_SAME_ANSWER = ("label_set", "horizon")
 """Of the data's settings, those that must agree within a release, whose rows all say `action` and `return_pred`."""
 
 
@@ -64,7 +64,7 @@ def check_fallback(run: RunFolder, parts: Sequence[AssetPart]) -> None:
             f"the pooled run {run.run_id} has lost the models of {len(gone)} assets, e.g. {gone[0]}",
             hint=f"restore them, or have them written again: {resume}",
         )
-    for name in SAME_QUESTION:
+    for name in _SAME_ANSWER:
         theirs, ours = getattr(model.config.data, name), {getattr(part.evaluated.data, name) for part in parts}
         if ours != {theirs}:
             raise ReleaseError(

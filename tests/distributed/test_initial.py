@@ -11,7 +11,7 @@ import pytest
 from b3dist.data.lake import Lake
 from b3dist.distributed.fleet import FleetOptions, drive_fleet
 from b3dist.distributed.initial import (
-    OPTION,
+    INIT_FROM,
     WARM_EPOCHS,
     WARM_LEARNING_RATE,
     InitialSource,
@@ -125,7 +125,7 @@ def test_worker_trains_from_the_pooled_model_under_its_cut(
 def test_option_survives_in_the_run(small_lake: Path, runs: Path) -> None:
     """What a run was started from is in its config.json, so that resuming needs no word about it."""
     source = InitialSource(kind="release", path=Path("/somewhere/releases/R"))
-    run = new_run(Lake(small_lake), runs, pooled().with_overrides(QUICK), options={OPTION: source.to_option()})
+    run = new_run(Lake(small_lake), runs, pooled().with_overrides(QUICK), options={INIT_FROM: source.to_option()})
     assert InitialSource.of_run(RunFolder.open(runs, run.run_id)) == source
     assert InitialSource.of_run(new_run(Lake(small_lake), runs, card())) is None
 
@@ -149,7 +149,7 @@ def test_source_that_is_gone_stops_a_fleet_instead_of_training_from_scratch(
     source = InitialSource(kind="run", path=source_run.path)
     models = open_source(source)
     assert models(tickers[0]) is None, "a fleet that is there has no model of this one"
-    run = new_run(Lake(small_lake), runs, warm_config(source), options={OPTION: source.to_option()})
+    run = new_run(Lake(small_lake), runs, warm_config(source), options={INIT_FROM: source.to_option()})
     shutil.rmtree(source_run.path)
     with pytest.raises(SourceGoneError, match=f"run {source_run.run_id} that models are to start from is gone"):
         drive_fleet(run, FleetOptions(tracking=False), train_asset=WarmTrainer(source))

@@ -17,7 +17,7 @@ from b3dist.data.lake import Lake
 from b3dist.data.pooled import load_pooled
 from b3dist.distributed.cluster import connected
 from b3dist.distributed.fleet import FleetOptions, drive_fleet
-from b3dist.distributed.initial import OPTION, InitialSource, WarmTrainer, warm_config
+from b3dist.distributed.initial import INIT_FROM, InitialSource, WarmTrainer, warm_config
 from b3dist.distributed.pooled import PooledOptions, drive_pooled
 from b3dist.distributed.pooled_folder import KIND, read_progress
 from b3dist.distributed.run_list import list_runs, run_status
@@ -192,7 +192,7 @@ def test_fleet_starts_from_a_pooled_run_and_resumes(small_lake: Path, tmp_path: 
     source_run = train_pooled_run(small_lake, tmp_path / "runs")
     source = InitialSource(kind="run", path=source_run.path)
     config = warm_config(source).with_overrides(["training.epochs=2"])
-    run = new_run(Lake(small_lake), tmp_path / "runs", config, options={OPTION: source.to_option()})
+    run = new_run(Lake(small_lake), tmp_path / "runs", config, options={INIT_FROM: source.to_option()})
     fleet = FleetOptions(workers=2, tracking=False)
     summary = drive_fleet(run, fleet, train_asset=WarmTrainer(source))
     assert summary["totals"]["trained"] == 6

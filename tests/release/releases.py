@@ -6,7 +6,7 @@ from pathlib import Path
 
 from b3dist.config import Config
 from b3dist.data.lake import Lake
-from b3dist.distributed.initial import OPTION, InitialSource, open_source
+from b3dist.distributed.initial import INIT_FROM, InitialSource, open_source
 from b3dist.recipes import smoke
 from b3dist.release import Release, ReleaseStore, create_release
 from b3dist.run_folder import RunFolder, RunSettings
@@ -46,7 +46,7 @@ def train_run(
         tickers=[*chosen, *failed],
         created_at="2024-01-02T03:04:05+00:00",
         versions=library_versions(),
-        options={OPTION: start.to_option()} if start is not None else {},
+        options={INIT_FROM: start.to_option()} if start is not None else {},
     )
     models = open_source(start) if start is not None else None
     run = RunFolder.create(runs, settings)
