@@ -109,8 +109,10 @@ def render_card(release_id: str, manifest: Mapping[str, Any]) -> str:
         warm=sum(entry["initial_model"] is not None and not keeps_start(entry) for entry in assets.values()),
         groups=[group for group in manifest["groups"] if group["role"] == "served"],
         scoreboard=[(measure, split, numbers(assets, measure, split)) for measure in MEASURES for split in _SPLITS],
-        skilled={split: sum(bool(_skill(entry, split)) for entry in assets.values()) for split in _SPLITS},
-        by_luck=round(0.05 * len(assets), 1),
+        skill={
+            split: [verdict for entry in assets.values() if (verdict := _skill(entry, split)) is not None]
+            for split in _SPLITS
+        },
         windows={split: sum(entry["metrics"][split]["num_windows"] for entry in assets.values()) for split in _SPLITS},
     )
 
@@ -145,8 +147,9 @@ def numbers(assets: Mapping[str, Mapping[str, Any]], measure: Measure, split: st
 
 
 def _skill(entry: Mapping[str, Any], split: str) -> bool | None:
-    beats: bool | None = entry["metrics"][split]["skill"]["beats_persistence"]
-    return beats
+    """Whether an asset passes the skill gate; None where too few windows could tell."""
+    skill = entry["metrics"][split]["skill"]
+    return None if skill["p_value"] is None else bool(skill["beats_persistence"])
 
 
 def _period(entries: Iterable[Mapping[str, Any]]) -> dict[str, tuple[str, str]]:

@@ -58,6 +58,12 @@ def test_each_asset_says_how_far_down_it_is(release: Release, tickers: list[str]
     assert release.manifest["not_covered"] == []
     assert {release.assets[ticker].run_id for ticker in tickers[1:-2]} == {pooled_run.run_id}
     assert "| models | 2 assets have one of their own, 3 the pooled one, 1 none" in release.card
+    judged = [
+        one for asset in release.assets.values() if (one := asset.metrics["test"]["skill"])["p_value"] is not None
+    ]
+    assert len(judged) == 5
+    passed = sum(one["beats_persistence"] for one in judged)
+    assert f"\n{passed} of 5 on test (those with windows enough to tell)" in release.card, "the naive one is not judged"
 
 
 def test_each_prediction_says_how_far_down_its_model_is(release: Release, small_lake: Path, tickers: list[str]) -> None:
