@@ -162,7 +162,7 @@ def test_adjustment_multiplies_all_later_events_of_the_same_ticker() -> None:
     assert (factors[bars["ticker"] != "AAAA3"] == 1).all()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     factor=st.sampled_from([1.1, 1.2, 1.5, 2, 3, 4, 5, 8, 10, 50, 0.5, 0.2, 0.1, 0.04]),
     step_at=st.integers(2, 38),

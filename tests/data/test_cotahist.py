@@ -46,7 +46,7 @@ record_tables = st.lists(st.tuples(*(values_of(field) for field in FIELDS)), min
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(table=record_tables, suffix=st.sampled_from([".TXT", ".zip", ".TXT.GZ"]))
 def test_what_was_written_is_read_back(table: pd.DataFrame, suffix: str, tmp_path: Path) -> None:
     """Any table of legal values survives writing and reading: same values, same order."""

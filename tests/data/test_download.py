@@ -13,6 +13,7 @@ from b3dist.data.simulator import simulate
 from b3dist.errors import DownloadError
 
 NAME = "COTAHIST_A2018.ZIP"
+IMPATIENT_S = 0.5
 
 Reply = Callable[[BaseHTTPRequestHandler, bytes], None]
 
@@ -82,8 +83,8 @@ def web_page(request: BaseHTTPRequestHandler, content: bytes) -> None:
 
 
 def silent(request: BaseHTTPRequestHandler, content: bytes) -> None:
-    """Accept the request and say nothing for longer than the client waits."""
-    threading.Event().wait(0.6)
+    """Accept the request and say nothing for longer than an impatient client waits."""
+    threading.Event().wait(2 * IMPATIENT_S)
     request.close_connection = True
 
 
@@ -134,9 +135,9 @@ def server(content: bytes) -> Iterator[Server]:
     running.close()
 
 
-def fetch(server: Server, out: Path, *names: str, refresh: bool = False) -> list[str]:
+def fetch(server: Server, out: Path, *names: str, refresh: bool = False, timeout_s: float = 60) -> list[str]:
     """Download and return the statuses."""
-    files = download(names or [NAME], out, base_url=server.url, timeout_s=0.3, pause_s=0.01, refresh=refresh)
+    files = download(names or [NAME], out, base_url=server.url, timeout_s=timeout_s, pause_s=0.01, refresh=refresh)
     return [file.status for file in files]
 
 
@@ -220,7 +221,8 @@ def test_overlong_part_file_is_dropped(server: Server, content: bytes, tmp_path:
 def test_passing_trouble_is_retried(server: Server, content: bytes, tmp_path: Path, trouble: Reply) -> None:
     """A server error, a refusal for now, a damaged transfer and silence are followed by another attempt."""
     server.replies = [trouble, whole]
-    assert fetch(server, tmp_path) == ["downloaded"]
+    timeout_s = IMPATIENT_S if trouble is silent else 60
+    assert fetch(server, tmp_path, timeout_s=timeout_s) == ["downloaded"]
     assert (tmp_path / NAME).read_bytes() == content
 
 

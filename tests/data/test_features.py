@@ -56,7 +56,7 @@ def test_v1_equals_its_definition_in_pandas() -> None:
 
 @pytest.mark.parametrize("feature_set", ["v1", "v2"])
 @given(cut=st.integers(INVALID_ROWS + 1, 118), seed=st.integers(0, 1000))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_features_are_causal(feature_set: str, cut: int, seed: int) -> None:
     """Changing every bar after a row leaves the features up to that row the same to the bit."""
     columns, other = make_columns(120, seed=seed), make_columns(120, seed=seed + 5000)

@@ -59,7 +59,7 @@ def targets(data: PooledData, name: str) -> np.ndarray:
 
 
 @given(fraction=st.floats(0.3, 0.75), horizon=st.integers(1, 5), lookback=st.integers(2, 40))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_one_cut_divides_all_assets(fraction: float, horizon: int, lookback: int) -> None:
     """No asset's training target, nor any validation target, reaches a session that any asset is judged on."""
     changes = {"train_fraction": fraction, "horizon": horizon, "lookback": lookback}

@@ -21,7 +21,7 @@ def prepare(columns: Columns, calendar: np.ndarray | None = None, **settings_: o
 
 
 @given(rows=st.integers(150, 400), horizon=st.integers(1, 6), lookback=st.integers(2, 40), fraction=st.floats(0.3, 0.7))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_parts_are_ordered_and_no_target_reaches_the_next(
     rows: int, horizon: int, lookback: int, fraction: float
 ) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from b3dist.release import Release, ReleaseStore, create_release, promote
 from b3dist.run_folder import RunFolder
-from tests.distributed.runs import contents, wait_for
+from tests.distributed.runs import PATIENCE_S, contents, wait_for
 from tests.release.releases import seeded, train_run
 
 
@@ -89,11 +89,11 @@ def test_an_interrupted_refit_leaves_nothing(
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr)
     workers = wait_for(lambda: _training(process.pid))
     process.send_signal(how)
-    stdout, _ = process.communicate(timeout=60)
+    stdout, _ = process.communicate(timeout=PATIENCE_S)
     if how == signal.SIGINT:
         assert process.returncode == 1
         assert "interrupted; nothing half-written is left" in json.loads(stdout)["error"]
-    _, alive = psutil.wait_procs(workers, timeout=30)
+    _, alive = psutil.wait_procs(workers, timeout=PATIENCE_S)
     assert alive == []
     assert contents(releases) == before
 

@@ -19,6 +19,6 @@ def dom_of(page: Path, *, fragment: str = "", profile: Path) -> str:
     if browser is None:
         pytest.skip("no chromium on this machine")
     command = [browser, *_SWITCHES, f"--user-data-dir={profile}", f"{page.as_uri()}{fragment}"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
     assert "CONSOLE" not in done.stderr, done.stderr
     return done.stdout

@@ -1,9 +1,6 @@
-"""One asset end to end from a real lake: files, agreement with scikit-learn, determinism, the `train` verb."""
+"""One asset end to end from a real lake: files, agreement with scikit-learn, determinism."""
 
 import json
-import math
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -33,10 +30,6 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
 def ticker(lake: Lake) -> str:
     tickers = lake.tickers()
     return str(tickers.loc[tickers["num_sessions"].idxmax(), "ticker"])
-
-
-def run_verb(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "b3dist", *arguments], capture_output=True, text=True)
 
 
 def test_metrics_can_be_recomputed_from_the_predictions(lake: Lake, ticker: str, tmp_path: Path) -> None:
@@ -108,53 +101,3 @@ def test_a_short_history_is_skipped_by_rule(lake: Lake, ticker: str, tmp_path: P
     with pytest.raises(InsufficientDataError, match="expected at least 1000"):
         train_asset(lake, ticker, Config(), tmp_path)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_the_verb_prints_one_json_object(lake: Lake, ticker: str, tmp_path: Path) -> None:
-    """`train --json` answers with asset, metrics and path on stdout and nothing else."""
-    options = ["--lake", str(lake.path), "--recipe", "smoke", "--set", "training.epochs=1", "--json"]
-    finished = run_verb("train", ticker, "--out", str(tmp_path), *options)
-    assert finished.returncode == 0, finished.stderr
-    answer = json.loads(finished.stdout)
-    assert answer["asset"] == ticker
-    assert math.isfinite(answer["metrics"]["test"]["accuracy"])
-    assert Path(answer["path"]).is_dir()
-
-
-def test_a_precision_that_is_not_there_is_refused(lake: Lake, ticker: str, tmp_path: Path) -> None:
-    """`train --precision tf32` on a CPU fails with what to ask for instead, and writes nothing."""
-    options = ["--lake", str(lake.path), "--recipe", "smoke", "--precision", "tf32", "--json"]
-    finished = run_verb("train", ticker, "--out", str(tmp_path), *options)
-    assert finished.returncode == 1
-    assert json.loads(finished.stdout)["hint"] == "--precision fp32 or bf16"
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_model_that_is_there_is_said_before_training(lake: Lake, ticker: str, tmp_path: Path) -> None:
-    """`train` into a folder that holds the asset ends at once, and leaves what is there."""
-    (tmp_path / ticker).mkdir()
-    options = ["--lake", str(lake.path), "--set", "training.epochs=100000", "--json"]
-    finished = run_verb("train", ticker, "--out", str(tmp_path), *options)
-    assert finished.returncode == 1
-    assert "exists already" in json.loads(finished.stdout)["error"]
-    assert [path.name for path in tmp_path.iterdir()] == [ticker]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "code", "message"),
-    [
-        (["XXXX3"], 1, "XXXX3"),
-        (["{ticker}", "--set", "training.epoch=1"], 1, "training.epochs"),
-        (["{ticker}", "--recipe", "carte"], 1, "card, outcome, smoke"),
-        (["{ticker}", "--epochs", "3"], 2, "No such option"),
-    ],
-)
-def test_wrong_arguments_get_one_sentence(
-    lake: Lake, ticker: str, tmp_path: Path, arguments: list[str], code: int, message: str
-) -> None:
-    """Unknown tickers, settings, recipes and options are named; there is no traceback."""
-    given = [argument.format(ticker=ticker) for argument in arguments]
-    finished = run_verb("train", *given, "--lake", str(lake.path), "--out", str(tmp_path))
-    assert finished.returncode == code
-    assert message in finished.stderr
-    assert "Traceback" not in finished.stderr

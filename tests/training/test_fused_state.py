@@ -15,7 +15,7 @@ PATIENCE = st.lists(st.integers(1, 6), min_size=3, max_size=3)
 
 
 @given(losses=LOSSES, patience=PATIENCE, scheduler_patience=PATIENCE)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_schedules_and_patience_follow_each_models_own_losses(
     losses: list[list[float]], patience: list[int], scheduler_patience: list[int]
 ) -> None:

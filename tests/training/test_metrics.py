@@ -30,7 +30,7 @@ def make_part(size: int, seed: int, *, classes: int = 3, constant_prediction: bo
 
 
 @given(size=st.integers(2, 80), seed=st.integers(0, 10_000), classes=st.integers(1, 3))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_everything_equals_the_libraries(size: int, seed: int, classes: int) -> None:
     """Each number is the library's to 1e-9, absent classes included."""
     part = make_part(size, seed, classes=classes)

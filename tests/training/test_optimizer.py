@@ -29,7 +29,7 @@ def test_steps_equal_torchs_adam_after_clipping(gradient_scale: float) -> None:
 
 
 @given(losses=st.lists(st.floats(0.1, 10.0), min_size=1, max_size=80), patience=st.integers(0, 6))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_the_schedule_equals_reduce_lr_on_plateau(losses: list[float], patience: int) -> None:
     """For any losses the learning rate follows torch's scheduler, down to its floor."""
     optimizer = torch.optim.Adam([torch.zeros(1)], lr=1e-3)
