@@ -31,7 +31,7 @@ def wait_for_epochs(run: RunFolder, process: subprocess.Popen[str], count: int) 
         assert process.poll() is None, process.communicate()
         return True if len(read_progress(run.path)) >= count else None
 
-    wait_for(look, timeout_s=300)
+    wait_for(look)
 
 
 def unbroken(lake: Path) -> PooledFitting:

@@ -2,12 +2,15 @@
 
 import hashlib
 import os
+import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+import psutil
 
 from b3dist.config import Config
 from b3dist.data.lake import Lake
@@ -19,6 +22,8 @@ QUICK = ("data.min_sessions=300", "training.epochs=2")
 """An asset of the small lake takes a tenth of a second."""
 SLOW = ("data.min_sessions=300", "training.epochs=150", "training.patience=150")
 """An asset takes seconds: time enough to kill whoever trains it."""
+PATIENCE_S = 300.0
+"""What takes seconds may take this long: another's work on the machine is no defect."""
 
 
 def start_run(lake: Path, runs: Path, *overrides: str) -> RunFolder:
@@ -59,13 +64,35 @@ def contents(folder: Path) -> dict[str, tuple[str, int]]:
     }
 
 
-def wait_for[T](look: Callable[[], T | None], *, timeout_s: float = 120.0) -> T:
+def wait_for[T](look: Callable[[], T | None], *, timeout_s: float = PATIENCE_S) -> T:
     """What `look` returns as soon as it is something."""
     deadline = time.monotonic() + timeout_s
     while (found := look()) is None or found is False:
         assert time.monotonic() < deadline, "waited too long"
         time.sleep(0.02)
     return found
+
+
+def kill_while(driver: subprocess.Popen[str], holds: Callable[[], bool]) -> None:
+    """SIGKILL a driver at a moment when something holds that only the driver changes.
+
+    It is stopped before the last look, so that what was seen is still so when it dies, however slow this process is.
+    """
+
+    def caught() -> bool:
+        assert driver.poll() is None, driver.communicate()
+        if not holds():
+            return False
+        driver.send_signal(signal.SIGSTOP)
+        wait_for(lambda: psutil.Process(driver.pid).status() == psutil.STATUS_STOPPED)
+        if not holds():
+            driver.send_signal(signal.SIGCONT)
+            return False
+        return True
+
+    wait_for(caught)
+    driver.kill()
+    driver.communicate(timeout=PATIENCE_S)
 
 
 class Meanwhile(threading.Thread):
@@ -86,7 +113,7 @@ class Meanwhile(threading.Thread):
 
     def done(self) -> None:
         """Wait for the end and raise what went wrong."""
-        self.join(timeout=60)
+        self.join(timeout=PATIENCE_S)
         assert not self.is_alive()
         if self._error is not None:
             raise self._error

@@ -12,7 +12,7 @@ import pytest
 
 from b3dist.distributed.run_list import list_runs
 from b3dist.run_folder import RunFolder, is_driven
-from tests.distributed.runs import SLOW, contents, events, start_driver, wait_for
+from tests.distributed.runs import PATIENCE_S, SLOW, contents, events, start_driver, wait_for
 
 pytestmark = pytest.mark.ray
 
@@ -32,8 +32,8 @@ def the_run(runs: Path) -> RunFolder:
     return RunFolder.open(runs, found[0].run_id)
 
 
-def wait_for_work(run: RunFolder, process: subprocess.Popen[str], *, invocation: int) -> None:
-    """Wait until this invocation has itself trained an asset and leased another."""
+def wait_for_work(run: RunFolder, process: subprocess.Popen[str], *, invocation: int, trained: int = 0) -> None:
+    """Wait until this invocation holds an asset, which takes seconds, and has trained so many others itself."""
 
     def look() -> bool | None:
         assert process.poll() is None, process.communicate()
@@ -42,11 +42,11 @@ def wait_for_work(run: RunFolder, process: subprocess.Popen[str], *, invocation:
         if len(opened) < invocation:
             return None
         own = happened[opened[-1] :]
-        trained = {event["ticker"] for event in own if event["event"] == "trained"}
+        done = {event["ticker"] for event in own if event["event"] == "trained"}
         leased = {event["ticker"] for event in own if event["event"] == "leased"}
-        return True if trained and leased - trained else None
+        return True if len(done) >= trained and leased - done else None
 
-    wait_for(look, timeout_s=240)
+    wait_for(look)
 
 
 def bundles(run: RunFolder) -> dict[str, Any]:
@@ -61,17 +61,17 @@ def test_killed_and_interrupted_driver_resumes_what_is_missing(small_lake: Path,
     runs = tmp_path / "runs"
     first = start(small_lake, runs, *SETTINGS, "--no-mlflow")
     run = the_run(runs)
-    wait_for_work(run, first, invocation=1)
+    wait_for_work(run, first, invocation=1, trained=1)
     assert is_driven(run.path)
     first.send_signal(signal.SIGKILL)
-    first.communicate()
+    first.communicate(timeout=PATIENCE_S)
     assert not is_driven(run.path)
     before = bundles(run)
 
     second = start(small_lake, runs, "--resume", run.run_id)
     wait_for_work(run, second, invocation=2)
     second.send_signal(signal.SIGTERM)
-    stdout, stderr = second.communicate(timeout=120)
+    stdout, stderr = second.communicate(timeout=PATIENCE_S)
     assert second.returncode == 1, stderr
     answer = json.loads(stdout)
     assert f"--resume {run.run_id}" in answer["hint"]
@@ -80,7 +80,7 @@ def test_killed_and_interrupted_driver_resumes_what_is_missing(small_lake: Path,
     assert json.loads((run.path / "summary.json").read_text())["state"] == "interrupted"
 
     third = start(small_lake, runs, "--resume", run.run_id)
-    stdout, stderr = third.communicate(timeout=300)
+    stdout, stderr = third.communicate(timeout=PATIENCE_S)
     assert third.returncode == 0, stderr
     answer = json.loads(stdout)
     assert answer["already_done"] + answer["trained"] == 6
@@ -105,7 +105,7 @@ def test_sigterm_while_ray_starts_leaves_a_resumable_run(small_lake: Path, tmp_p
     run = the_run(runs)
     time.sleep(delay_s)
     process.send_signal(signal.SIGTERM)
-    stdout, stderr = process.communicate(timeout=120)
+    stdout, stderr = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 1, stderr
     assert run.run_id in json.loads(stdout)["hint"]
     assert json.loads((run.path / "summary.json").read_text())["state"] == "interrupted"

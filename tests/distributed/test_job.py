@@ -41,7 +41,7 @@ def submit(dashboard: str, script: str, *options: str, **environment: str) -> su
         env={**os.environ, "RAY_AUTH_MODE": "token", **environment},
         capture_output=True,
         text=True,
-        timeout=400,
+        timeout=600,
     )
 
 

@@ -10,7 +10,7 @@ from b3dist.distributed.pooled_folder import read_progress
 from b3dist.distributed.run_list import list_runs
 from b3dist.run_folder import RunFolder, is_driven
 from tests.distributed.pooled_drivers import OPTIONS, curves, start, unbroken, wait_for_epochs
-from tests.distributed.runs import wait_for
+from tests.distributed.runs import PATIENCE_S, wait_for
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -24,20 +24,20 @@ def test_killed_and_interrupted_driver_goes_on_from_the_last_epoch(small_lake: P
     run = RunFolder.open(runs, info.run_id)
     wait_for_epochs(run, first, 3)
     first.send_signal(signal.SIGKILL)
-    first.communicate()
+    first.communicate(timeout=PATIENCE_S)
     assert not is_driven(run.path)
 
     second = start(runs, "--resume", run.run_id)
     wait_for_epochs(run, second, len(read_progress(run.path)) + 3)
     second.send_signal(signal.SIGTERM)
-    stdout, stderr = second.communicate(timeout=120)
+    stdout, stderr = second.communicate(timeout=PATIENCE_S)
     assert second.returncode == 1, stderr
     assert f"pooled --lake {run.settings.lake}" in json.loads(stdout)["hint"]
     assert f"--resume {run.run_id}" in json.loads(stdout)["hint"]
     assert json.loads((run.path / "summary.json").read_text())["state"] == "interrupted"
 
     third = start(runs, "--resume", run.run_id)
-    stdout, stderr = third.communicate(timeout=400)
+    stdout, stderr = third.communicate(timeout=PATIENCE_S)
     assert third.returncode == 0, stderr
     answer = json.loads(stdout)
     assert (answer["epochs"], answer["trained"]) == (60, 6)

@@ -22,7 +22,7 @@ from b3dist.distributed.run_list import list_runs
 from b3dist.errors import StorageError
 from b3dist.run_folder import RunFolder
 from tests.distributed.pooled_drivers import OPTIONS, curves, start, unbroken, wait_for_epochs
-from tests.distributed.runs import wait_for
+from tests.distributed.runs import PATIENCE_S, wait_for
 
 
 @dataclass(frozen=True)
@@ -72,14 +72,14 @@ def test_killed_driver_goes_on_from_a_checkpoint_in_a_bucket(small_lake: Path, t
     run = RunFolder.open(runs, info.run_id)
     wait_for_epochs(run, first, 4)
     first.send_signal(signal.SIGKILL)
-    first.communicate()
+    first.communicate(timeout=PATIENCE_S)
     before = len(json.loads((run.path / "progress.json").read_text())["epochs"])
     kept = [file for file in bucket.files(f"checkpoints/{run.run_id}") if file.name == "state.pt"]
     assert kept, "checkpoints lie in the bucket"
     assert not (run.path / "ray").exists(), "and nowhere else"
 
     second = start(runs, "--resume", run.run_id, "--mlflow")
-    stdout, stderr = second.communicate(timeout=400)
+    stdout, stderr = second.communicate(timeout=PATIENCE_S)
     assert second.returncode == 0, stderr
     assert json.loads(stdout)["epochs"] == 60
     assert 4 <= before < 60

@@ -162,12 +162,17 @@ STACKED = FleetOptions(workers=2, tracking=False, engine="stack")
 
 
 def kill_a_worker_of(run: RunFolder) -> None:
-    """SIGKILL a worker that holds a pack."""
-    leases = wait_for(lambda: events(run, "leased") or None)
-    os.kill(leases[0]["pid"], signal.SIGKILL)
+    """SIGKILL the first worker that has begun a whole pack."""
+
+    def pack() -> int | None:
+        held = Counter(event["pid"] for event in events(run, "leased"))
+        return next((pid for pid, size in held.items() if size == 3), None)
+
+    os.kill(wait_for(pack), signal.SIGKILL)
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_fleet_of_packs_survives_a_killed_worker(cluster: None, small_lake: Path, tmp_path: Path) -> None:
     """Two workers share six assets as packs of three; one is killed: its pack is charged and trained again, alone."""
     run = start_run(small_lake, tmp_path / "runs", *QUICK, "training.epochs=40", "training.patience=40")
@@ -177,9 +182,10 @@ def test_fleet_of_packs_survives_a_killed_worker(cluster: None, small_lake: Path
     assert {entry["state"] for entry in summary["assets"]} == {"trained"}
     assert Counter(event["ticker"] for event in events(run, "trained")) == Counter(run.settings.tickers)
     charged = {event["ticker"] for event in events(run, "charged")}
-    assert (
-        charged == {event["ticker"] for event in events(run, "leased")[:6] if event["rank"] == 0} or len(charged) == 3
-    )
+    (dead,) = {(event["attempt"], event["rank"]) for event in events(run, "charged")}
+    held = {event["ticker"] for event in events(run, "leased") if (event["attempt"], event["rank"]) == dead}
+    assert len(charged) == 3
+    assert charged == held
     assert charged <= {event["ticker"] for event in events(run, "requeued")}
     assert {json.loads((folder / "bundle.json").read_text())["engine"] for folder in run.assets.iterdir()} == {"stack"}
     again = drive_fleet(RunFolder.open(tmp_path / "runs", run.run_id), STACKED)

@@ -1,7 +1,6 @@
 """A sweep on a real Ray cluster: it survives SIGKILL and bad trials, and ends with a configuration a fleet can use."""
 
 import json
-import signal
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from b3dist.run_folder import is_driven
 from b3dist.training.asset import load_asset
 from b3dist.tuning.cohort import CohortTraining
 from b3dist.tuning.journal import TrialRecord, read_trials
-from tests.distributed.runs import start_driver, wait_for
+from tests.distributed.runs import PATIENCE_S, kill_while, start_driver, wait_for
 
 pytestmark = pytest.mark.ray
 
@@ -55,18 +54,14 @@ def story(small_lake: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
     sweep_id = wait_for(lambda: list_runs(runs) or None)[0].run_id
     sweep = SweepFolder.open(runs, sweep_id)
 
-    def halfway() -> bool | None:
-        assert first.poll() is None, first.communicate()
-        running = sweep.journal.is_file() and any(one.state == "running" for one in read_trials(sweep.journal))
-        return True if running and len(settled(sweep)) >= 2 else None
+    def halfway() -> bool:
+        return len(settled(sweep)) >= 2 and any(one.state == "running" for one in read_trials(sweep.journal))
 
-    wait_for(halfway, timeout_s=240)
-    first.send_signal(signal.SIGKILL)
-    first.communicate()
+    kill_while(first, halfway)
     before = settled(sweep)
     listed = list_runs(runs)[0]
     second = start(small_lake, runs, "--resume", sweep_id)
-    stdout, stderr = second.communicate(timeout=300)
+    stdout, stderr = second.communicate(timeout=PATIENCE_S)
     assert second.returncode == 0, stderr
     return {
         "sweep": sweep,
