@@ -7,7 +7,6 @@ import contextlib
 import logging
 import os
 import signal
-import socket
 import sys
 import threading
 from collections.abc import Iterator
@@ -15,12 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from b3dist.config import Precision
+from b3dist.distributed.probe import require_cluster
 from b3dist.errors import ConfigError, RunError
 
 _OBJECT_STORE_BYTES = 128 * 2**20  # nothing big crosses the object store; Ray's default is a third of the memory
-
-_PROBE_S = 10.0
-"""How long a cluster may take to accept a connection."""
 
 _ENVIRONMENT = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "1",  # how late a dead worker is noticed; 2 by default
@@ -55,7 +52,7 @@ def connected(address: str | None, *, num_cpus: int, debug: bool = False) -> Ite
         yield ray
         return
     if not private:
-        _require_listening(chosen)
+        require_cluster(chosen)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     quiet = {"log_to_driver": debug, "logging_level": logging.INFO if debug else logging.ERROR}
     try:
@@ -101,7 +98,7 @@ def require_device(precision: Precision, *, gpus_per_worker: float, address: str
 
     Raises:
         ConfigError: a precision that the device lacks, or GPUs asked of a machine that has none.
-        RunError: nothing answers at the cluster's address.
+        RunError: no Ray answers at the cluster's address.
     """
     if precision == "tf32" and not gpus_per_worker:
         raise ConfigError(
@@ -110,7 +107,7 @@ def require_device(precision: Precision, *, gpus_per_worker: float, address: str
     if "ray" in sys.modules and sys.modules["ray"].is_initialized():
         return
     if attaches(address):
-        _require_listening(_chosen(address))
+        require_cluster(_chosen(address))
     elif gpus_per_worker:
         num_workers_for({"CPU": len(os.sched_getaffinity(0)), "GPU": _local_gpus()}, gpus_per_worker=gpus_per_worker)
     elif precision == "bf16":  # only then: torch takes a second to import
@@ -154,25 +151,6 @@ def num_workers_for(resources: dict[str, float], *, gpus_per_worker: float) -> i
             hint="--gpus-per-worker 0 trains on CPUs",
         )
     return max(min(possible, cpus), 1)
-
-
-def _require_listening(address: str) -> None:
-    """Refuse an address where nothing answers: Ray would try for minutes, and heed no Ctrl-C meanwhile."""
-    scheme, _, place = address.rpartition("://")
-    host, separator, port = place.rpartition(":")
-    host = host.strip("[]")
-    if not (separator and port.isdigit()):  # "auto", or what Ray itself will say something about
-        return
-    if not scheme and host in ("127.0.0.1", "localhost", "::1"):
-        from ray.util import get_node_ip_address
-
-        host = get_node_ip_address()  # where Ray takes it to be
-    try:
-        socket.create_connection((host, int(port)), timeout=_PROBE_S).close()
-    except (OSError, OverflowError) as error:
-        raise RunError(
-            f"cannot connect Ray to the cluster at {address}: {error}", hint="check --address and RAY_ADDRESS"
-        ) from error
 
 
 def _restore(handlers: dict[signal.Signals, Any]) -> None:

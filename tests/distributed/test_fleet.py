@@ -18,6 +18,7 @@ from b3dist.data.lake import Lake
 from b3dist.distributed.cluster import connected
 from b3dist.distributed.fleet import FleetOptions, drive_fleet
 from b3dist.distributed.ledger import Event
+from b3dist.distributed.probe import require_cluster
 from b3dist.distributed.worker import TrainAsset
 from b3dist.errors import RunError, StorageError
 from b3dist.run_folder import RunFolder
@@ -225,3 +226,8 @@ def test_worker_that_cannot_get_ready_stops_the_run(small_lake: Path, tmp_path: 
 def test_cluster_is_on_the_loopback_interface_only() -> None:
     """Nobody else on the network can reach a private cluster."""
     assert {node["NodeManagerAddress"] for node in ray.nodes()} == {"127.0.0.1"}
+
+
+def test_cluster_answers_the_probe() -> None:
+    """What `--address` is asked before it is connected to; something else would be refused."""
+    require_cluster(ray.get_runtime_context().gcs_address)
