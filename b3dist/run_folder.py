@@ -24,6 +24,7 @@ from typing import Any, Literal
 
 from b3dist import __version__
 from b3dist.config import Config
+from b3dist.data.durable import flush_to_disk
 from b3dist.errors import ConfigError, RunError, StorageError
 
 SCHEMA_VERSION = 1
@@ -277,7 +278,7 @@ def is_driven(path: Path) -> bool:
 
 
 def replace_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write JSON aside, flush it to the disk and rename it into place."""
+    """Write JSON aside and rename it into place; on return both are on the disk."""
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with aside.open("w", encoding="utf-8") as file:
@@ -286,6 +287,7 @@ def replace_json(path: Path, content: Mapping[str, Any]) -> None:
             file.flush()
             os.fsync(file.fileno())
         aside.replace(path)
+        flush_to_disk(path.parent)
     finally:
         aside.unlink(missing_ok=True)
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from b3dist.config import Config
 from b3dist.distributed.initial import INIT_FROM, InitialSource
 from b3dist.distributed.run_list import list_runs, prune_runs, run_status
 from b3dist.errors import ConfigError, RunError, StorageError
-from b3dist.run_folder import RunFolder, RunSettings, is_driven
+from b3dist.run_folder import RunFolder, RunSettings, is_driven, replace_json
 
 SETTINGS = RunSettings(
     config=Config(),
@@ -132,3 +133,15 @@ def test_negative_number_to_keep_is_refused(tmp_path: Path) -> None:
     """Nothing is deleted by a typing error."""
     with pytest.raises(ConfigError, match="at least 0"):
         prune_runs(tmp_path, keep=-1)
+
+
+def test_a_replaced_file_is_on_the_disk_under_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its content is flushed before the rename, the folder's names after it: a power cut brings no older one back."""
+    flushed: list[tuple[str, bool]] = []
+
+    def fsync(descriptor: int) -> None:
+        flushed.append((os.readlink(f"/proc/self/fd/{descriptor}"), (tmp_path / "aliases.json").exists()))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    replace_json(tmp_path / "aliases.json", {"champion": "R"})
+    assert flushed == [(str(tmp_path / f".aliases.json.{os.getpid()}.tmp"), False), (str(tmp_path), True)]

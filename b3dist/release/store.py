@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from b3dist.data.durable import flush_to_disk
 from b3dist.errors import B3distError, ReleaseError, StorageError
 from b3dist.release.aliases import ALIASES, Pointer, locked, read_aliases
 from b3dist.release.released import Release
@@ -142,9 +143,9 @@ class ReleaseStore:
                 aside.mkdir()
                 for name, content in contents.items():
                     _write_durably(aside / name, content)
-                _flush_to_disk(aside)
+                flush_to_disk(aside)
                 aside.rename(self.path / release_id)
-                _flush_to_disk(self.path)
+                flush_to_disk(self.path)
             except OSError as error:
                 raise StorageError(
                     f"cannot write the release {self.path / release_id}: {error.strerror}",
@@ -206,11 +207,3 @@ def _write_durably(path: Path, content: bytes) -> None:
         stream.flush()
         os.fsync(stream.fileno())
     path.chmod(0o444)
-
-
-def _flush_to_disk(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

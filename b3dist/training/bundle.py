@@ -9,7 +9,6 @@ import hashlib
 import importlib.metadata
 import io
 import json
-import os
 import platform
 import shutil
 import uuid
@@ -28,6 +27,7 @@ from sklearn.preprocessing import StandardScaler
 
 from b3dist import __version__
 from b3dist.config import Config
+from b3dist.data.durable import flush_to_disk
 from b3dist.data.schema import SCHEMA_VERSION
 from b3dist.data.windows import Scaler
 from b3dist.errors import ConfigError, RunError, StorageError
@@ -96,10 +96,10 @@ def write_bundle(
         pq.write_table(predictions, aside / "predictions.parquet")
         _write_json(aside / "metrics.json", metrics)
         for name in FILES:
-            _flush_to_disk(aside / name)
-        _flush_to_disk(aside)
+            flush_to_disk(aside / name)
+        flush_to_disk(aside)
         aside.rename(folder)
-        _flush_to_disk(folder.parent)
+        flush_to_disk(folder.parent)
     except OSError as error:
         if folder.is_dir():
             raise StorageError(f"{folder} already holds a bundle", hint="name another --out or remove it") from error
@@ -181,11 +181,3 @@ def _as_sklearn(scaler: Scaler, feature_names: list[str]) -> StandardScaler:
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=1, allow_nan=False, default=str) + "\n", encoding="utf-8")
-
-
-def _flush_to_disk(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -40,7 +40,7 @@ KILL_POINTS = [
     "b3dist.data.lake.writer.commit_manifest",
     "b3dist.data.lake.manifest.Path.replace",
 ]
-AFTER_THE_COMMIT = "b3dist.data.lake.manifest.sync_folder"
+AFTER_THE_COMMIT = "b3dist.data.lake.manifest.flush_to_disk"
 KILLER = """
 import os, pkgutil, signal, sys
 from pathlib import Path

@@ -10,6 +10,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any, Final, Self
 
+from b3dist.data.durable import flush_to_disk
 from b3dist.data.schema import SCHEMA_VERSION
 from b3dist.errors import LakeError, StorageError
 
@@ -133,7 +134,7 @@ def commit_manifest(lake: Path, manifest: Manifest) -> None:
             stream.flush()
             os.fsync(stream.fileno())
         aside.replace(lake / MANIFEST_NAME)
-        sync_folder(lake)
+        flush_to_disk(lake)
     except OSError as error:
         with contextlib.suppress(OSError):
             aside.unlink(missing_ok=True)
@@ -141,12 +142,3 @@ def commit_manifest(lake: Path, manifest: Manifest) -> None:
             f"cannot write {aside}: {error.strerror or error}; the lake is unchanged",
             hint="check permissions and free space, then run the same command again",
         ) from error
-
-
-def sync_folder(folder: Path) -> None:
-    """Make renames and new names in a folder durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -14,7 +14,8 @@ from typing import IO, Final, Self
 import pyarrow as pa
 
 from b3dist.data.adjust import read_events
-from b3dist.data.lake.manifest import MANIFEST_NAME, Manifest, SourceFile, commit_manifest, read_manifest, sync_folder
+from b3dist.data.durable import flush_to_disk
+from b3dist.data.lake.manifest import MANIFEST_NAME, Manifest, SourceFile, commit_manifest, read_manifest
 from b3dist.data.lake.merge import History
 from b3dist.data.lake.spool import Spool
 from b3dist.data.lake.yearfiles import POSITIONS, positions_of, write_durably, write_year
@@ -204,7 +205,7 @@ class LakeWriter:
             parent for file in (*files, *index.values(), *self._inputs.values()) for parent in Path(file).parents
         }
         for folder in folders:
-            sync_folder(self.path / folder)
+            flush_to_disk(self.path / folder)
         manifest = replace(
             self._manifest,
             generation=generation,
