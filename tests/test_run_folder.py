@@ -140,7 +140,7 @@ def test_a_replaced_file_is_on_the_disk_under_its_name(tmp_path: Path, monkeypat
     flushed: list[tuple[str, bool]] = []
 
     def fsync(descriptor: int) -> None:
-        flushed.append((os.readlink(f"/proc/self/fd/{descriptor}"), (tmp_path / "aliases.json").exists()))
+        flushed.append((str(Path(f"/proc/self/fd/{descriptor}").readlink()), (tmp_path / "aliases.json").exists()))
 
     monkeypatch.setattr(os, "fsync", fsync)
     replace_json(tmp_path / "aliases.json", {"champion": "R"})
