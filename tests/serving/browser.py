@@ -12,6 +12,7 @@ from typing import Any
 
 from websockets.sync.client import ClientConnection, connect
 
+PATIENCE_S = 300.0
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 
@@ -38,7 +39,7 @@ class Page:
         self._last_id += 1
         self._connection.send(json.dumps({"id": self._last_id, "method": method, "params": parameters}))
         while True:
-            message = json.loads(self._connection.recv(timeout=30))
+            message = json.loads(self._connection.recv(timeout=PATIENCE_S))
             if message.get("method") == "Network.requestWillBeSent":
                 self.requested.append(message["params"]["request"]["url"])
             elif message.get("method") == "Runtime.exceptionThrown":
@@ -51,7 +52,7 @@ class Page:
         """The value of a JavaScript expression."""
         return self.send("Runtime.evaluate", expression=expression, returnByValue=True)["result"].get("value")
 
-    def wait_for(self, expression: str, *, every_s: float = 0.1, timeout_s: float = 60.0) -> Any:
+    def wait_for(self, expression: str, *, every_s: float = 0.1, timeout_s: float = PATIENCE_S) -> Any:
         """The value of an expression once it is true."""
         deadline = time.monotonic() + timeout_s
         while not (value := self.evaluate(expression)):
@@ -71,18 +72,18 @@ def open_page(command: str, profile: Path) -> Iterator[Page]:
     )
     try:
         port = _port_of(profile, process)
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/json/list", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/json/list", timeout=PATIENCE_S) as answer:
             tab = next(one for one in json.load(answer) if one["type"] == "page")
         with connect(tab["webSocketDebuggerUrl"], max_size=None) as connection:
             yield Page(connection)
     finally:
         process.terminate()
-        process.wait(timeout=20)
+        process.wait(timeout=PATIENCE_S)
 
 
 def _port_of(profile: Path, process: subprocess.Popen[bytes]) -> str:
     """The port that the browser chose; it writes it into its profile."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE_S
     while not (file := profile / "DevToolsActivePort").is_file() or not file.read_text():
         assert process.poll() is None and time.monotonic() < deadline, "the browser did not start"
         time.sleep(0.1)

@@ -1,5 +1,7 @@
 """One release, held and served in this process, for the tests of this folder that only ask."""
 
+import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +14,8 @@ from tests.release.releases import make_release
 from tests.serving.clients import client_of, hold, make_api
 from tests.serving.desks import make_desk
 from tests.serving.live import LiveEndpoint
+
+TOKEN = "a-token-for-tests"
 
 
 @pytest.fixture(scope="session")
@@ -34,11 +38,17 @@ def client(holder: Holder) -> TestClient:
 
 @pytest.fixture(scope="package")
 def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveEndpoint]:
-    """`b3dist serve --release champion` with two replicas; its tests leave it serving the release they found."""
+    """`b3dist serve --release champion` with two replicas behind a token; it is ended as by Ctrl-C.
+
+    Its folder looks like a user's. Tests leave it serving the release they found.
+    """
     folder = tmp_path_factory.mktemp("live")
     desk = make_desk(folder / "desk")
+    (folder / "desk" / ".venv").symlink_to(sys.prefix)
     desk.promote(desk.first.release_id)
     words = ("--release", "champion", "--replicas", "2", "--cpus-per-replica", "0.5", "--max-queue", "40")
-    endpoint = LiveEndpoint(desk, *words, log=folder / "stderr")
+    endpoint = LiveEndpoint(desk, *words, log=folder / "stderr", token=TOKEN)
     yield endpoint
-    endpoint.stop()
+    exit_code, stdout = endpoint.stop(signal.SIGINT)
+    assert exit_code == 0, endpoint.said
+    assert TOKEN not in stdout.decode()

@@ -4,13 +4,14 @@ import contextlib
 import http.client
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,51 +21,69 @@ import psutil
 from b3dist.serving.holder import Holder
 from tests.serving.desks import Desk
 
-START_TIMEOUT_S = 300.0
+PATIENCE_S = 300.0
+"""What takes seconds may take this long: another's work on the machine is no defect."""
 
 Headers = dict[str, str]
 
 
 class LiveEndpoint:
-    """The command, started and ready."""
+    """The command, started and ready.
 
-    def __init__(self, desk: Desk, *words: str, log: Path) -> None:
+    Args:
+        desk: what it serves from; its folder is the command's working folder.
+        words: of the command line.
+        log: where its stderr goes.
+        token: what its environment names as B3DIST_TOKEN; sent with every request from here.
+    """
+
+    def __init__(self, desk: Desk, *words: str, log: Path, token: str | None = None) -> None:
         self.desk = desk
         self.port = free_port()
         self.log = log
+        self.headers: Headers = {} if token is None else {"Authorization": f"Bearer {token}"}
         command = [sys.executable, "-m", "b3dist", "serve", "--lake", str(desk.lake), "--releases", str(desk.releases)]
         with log.open("wb") as stream:
             self.process = subprocess.Popen(
-                [*command, "--port", str(self.port), *words], stderr=stream, stdout=subprocess.PIPE, env=environment()
+                [*command, "--port", str(self.port), *words],
+                cwd=desk.lake.parent,
+                stderr=stream,
+                stdout=subprocess.PIPE,
+                env=environment() | ({} if token is None else {"B3DIST_TOKEN": token}),
             )
         try:
-            self.wait_until(lambda: "ready at" in self.said, START_TIMEOUT_S)
+            self.wait_until(lambda: "ready at" in self.said)
         except BaseException:
             self.stop()
             raise
+
+    @property
+    def url(self) -> str:
+        """Where it answers."""
+        return f"http://127.0.0.1:{self.port}"
 
     @property
     def said(self) -> str:
         """What the command wrote to stderr."""
         return self.log.read_text(encoding="utf-8")
 
-    def wait_until(self, condition: Any, timeout_s: float) -> float:
+    def wait_until(self, condition: Callable[[], object]) -> float:
         """Seconds until the condition holds; fails when it does not, or the command ended."""
         started = time.monotonic()
         while not condition():
             assert self.process.poll() is None, self.said
-            assert time.monotonic() - started < timeout_s, self.said
+            assert time.monotonic() - started < PATIENCE_S, self.said
             time.sleep(0.05)
         return time.monotonic() - started
 
     def ask(self, method: str, path: str, body: Any = None, headers: Headers | None = None) -> tuple[int, Any]:
         """Status and JSON of one request on a connection of its own."""
-        with contextlib.closing(Connection(self.port)) as connection:
+        with contextlib.closing(Connection(self.port, self.headers)) as connection:
             return connection.ask(method, path, body, headers)
 
     def wait_gone(self, processes: Sequence[psutil.Process]) -> None:
         """Wait for processes to end; fails when one does not."""
-        _, alive = psutil.wait_procs(processes, timeout=20)
+        _, alive = psutil.wait_procs(processes, timeout=PATIENCE_S)
         assert not alive, [command_of(one) for one in alive]
 
     def release_id(self) -> str:
@@ -83,15 +102,16 @@ class LiveEndpoint:
         """End the command; its exit code and stdout."""
         if self.process.poll() is None:
             self.process.send_signal(number)
-        stdout, _ = self.process.communicate(timeout=60)
+        stdout, _ = self.process.communicate(timeout=PATIENCE_S)
         return self.process.returncode, stdout
 
 
 class Connection:
-    """One kept-alive connection."""
+    """One kept-alive connection, with headers for all of its requests."""
 
-    def __init__(self, port: int) -> None:
-        self._http = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    def __init__(self, port: int, headers: Headers | None = None) -> None:
+        self._http = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_S)
+        self._headers = {"Content-Type": "application/json", **(headers or {})}
 
     def close(self) -> None:
         """Let go of it."""
@@ -100,7 +120,7 @@ class Connection:
     def ask(self, method: str, path: str, body: Any = None, headers: Headers | None = None) -> tuple[int, Any]:
         """Status, and the body as JSON where it is."""
         sent = None if body is None else json.dumps(body).encode()
-        self._http.request(method, path, sent, {"Content-Type": "application/json", **(headers or {})})
+        self._http.request(method, path, sent, {**self._headers, **(headers or {})})
         response = self._http.getresponse()
         status, content = response.status, response.read()
         try:
@@ -113,7 +133,7 @@ class Connection:
 class Load:
     """Clients that ask single tickers and the whole exchange in turn, and compare every answer with known ones."""
 
-    port: int
+    live: LiveEndpoint
     known: dict[str, dict[str, dict[str, Any]]]
     """Release id -> ticker -> row of its score."""
     num_clients: int = 8
@@ -144,7 +164,7 @@ class Load:
 
     def _ask(self, number: int) -> None:
         tickers, turn = sorted(next(iter(self.known.values()))), number
-        with contextlib.closing(Connection(self.port)) as connection:
+        with contextlib.closing(Connection(self.live.port, self.live.headers)) as connection:
             while not self._stop.is_set():
                 turn += 1
                 if turn % 4:
@@ -205,10 +225,12 @@ def command_of(process: psutil.Process) -> list[str]:
 
 
 def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that nobody listens on now; below those that the system hands out, and above those of Ray's workers."""
+    for port in random.Random(os.getpid() + time.monotonic_ns()).sample(range(20_000, 32_000), 100):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("none of a hundred ports is free")
 
 
 def environment() -> dict[str, str]:

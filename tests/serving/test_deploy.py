@@ -22,7 +22,7 @@ from b3dist.serving.holder import Holder
 from b3dist.serving.served import Served
 from b3dist.serving.watch import Watch
 from tests.serving.desks import Desk, make_desk
-from tests.serving.live import Connection, command_of, free_port
+from tests.serving.live import PATIENCE_S, Connection, command_of, free_port
 
 CONFIG_FILE = Path(__file__).parents[2] / "serve" / "config.yaml"
 
@@ -307,11 +307,11 @@ def test_serve_deploy_of_the_file(no_token: None, desk: Desk, dashboard: str, tm
         (tmp_path / "config.yaml").write_text(content, encoding="utf-8")
         environment = {**os.environ, "RAY_AUTH_MODE": "token"}
         command = [*serve_command, str(tmp_path / "config.yaml")]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE_S)
         assert done.returncode == 0, done.stdout + done.stderr
 
     def wait_for(release_id: str) -> None:
-        deadline, answer = time.monotonic() + 120, None
+        deadline, answer = time.monotonic() + PATIENCE_S, None
         while time.monotonic() < deadline:
             with contextlib.suppress(OSError), contextlib.closing(Connection(port)) as connection:
                 answer = connection.ask("GET", "/readyz")
