@@ -151,3 +151,8 @@ def describe_error(error: Exception) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     place = f" (at {Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
     return f"{type(error).__name__}: {error}{place}"
+
+
+def describe_damage(error: BaseException) -> str:
+    """What is wrong with a file's content, by what reading it raised: a KeyError's text only names what is missing."""
+    return f"it lacks {error}" if isinstance(error, KeyError) else str(error)

@@ -25,7 +25,7 @@ from typing import Any, Literal
 from b3dist import __version__
 from b3dist.config import Config
 from b3dist.data.durable import flush_to_disk
-from b3dist.errors import ConfigError, RunError, StorageError
+from b3dist.errors import ConfigError, RunError, StorageError, describe_damage
 
 SCHEMA_VERSION = 1
 
@@ -132,9 +132,8 @@ class RunFolder:
         try:
             return cls(path, _settings_of(content))
         except (KeyError, TypeError, AttributeError, ValueError, ConfigError) as error:
-            what = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
             raise RunError(
-                f"{path / 'config.json'} is damaged: {what}",
+                f"{path / 'config.json'} is damaged: {describe_damage(error)}",
                 hint=f"a newer b3dist than {__version__} may have written it; else restore it, or start a new run",
             ) from error
 
@@ -199,6 +198,11 @@ class RunFolder:
             replace_json(self.path / "summary.json", summary)
         except OSError as error:
             raise StorageError(f"cannot write {self.path / 'summary.json'}: {error.strerror}") from error
+
+
+def bundle_folders(path: Path) -> list[Path]:
+    """The bundles that a run has committed, in alphabetical order of their assets; not what is being written aside."""
+    return sorted(folder for folder in (path / "assets").glob("[!.]*") if folder.is_dir())
 
 
 def resume_command(path: Path, kind: str, *, given: Mapping[str, object] | None = None) -> str:

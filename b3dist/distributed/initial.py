@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 from b3dist.config import Config, TrainingConfig
 from b3dist.distributed.pooled_folder import MODEL_FOLDER
 from b3dist.errors import B3distError, ConfigError, RunError, SourceGoneError
-from b3dist.run_folder import RunFolder, advise_on_models, is_driven, read_run_config, resume_command
+from b3dist.run_folder import RunFolder, advise_on_models, bundle_folders, is_driven, read_run_config, resume_command
 
 if TYPE_CHECKING:  # imported in the workers only
     from b3dist.data.lake import Lake
@@ -230,7 +230,7 @@ def source_config(source: InitialSource) -> Config:
 
         manifest, _ = read_manifest(source.path)
         return Config.from_dict(next(iter(manifest["assets"].values()))["config"])
-    for folder in [source.path / MODEL_FOLDER, *sorted((source.path / "assets").glob("[!.]*"))]:
+    for folder in [source.path / MODEL_FOLDER, *bundle_folders(source.path)]:
         if (folder / "bundle.json").is_file():
             return _bundle_config(folder / "bundle.json")
     kind = (read_run_config(source.path) or {}).get("kind", "fleet")

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from b3dist.errors import RunError
+from b3dist.errors import RunError, describe_damage
 
 if TYPE_CHECKING:  # the driver must not pay seconds for importing torch and scikit-learn
     from b3dist.training.asset import TrainedAsset
@@ -40,9 +40,9 @@ def describe_bundle(folder: Path) -> dict[str, Any]:
             "metrics": digest(metrics),
         }
     except (OSError, ValueError, KeyError, TypeError) as error:
-        what = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
         raise RunError(
-            f"{folder} is no complete bundle: {what}", hint="remove that folder and resume the run: it trains again"
+            f"{folder} is no complete bundle: {describe_damage(error)}",
+            hint="remove that folder and resume the run: it trains again",
         ) from error
 
 

@@ -10,7 +10,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from b3dist.errors import RunError
+from b3dist.errors import RunError, describe_damage
 from b3dist.run_folder import RunFolder
 from b3dist.run_summary import POOLED, read_summary
 
@@ -45,9 +45,8 @@ def read_progress(run: Path) -> Epochs:
     except FileNotFoundError:
         return []
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        what = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
         raise RunError(
-            f"{path} is damaged: {what}", hint="remove it: nothing is trained or restored from it"
+            f"{path} is damaged: {describe_damage(error)}", hint="remove it: nothing is trained or restored from it"
         ) from error
     return epochs
 

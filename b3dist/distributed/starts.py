@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 from b3dist.distributed.initial import INIT_FROM
 from b3dist.distributed.pooled_folder import MODEL_FOLDER
-from b3dist.errors import RunError
-from b3dist.run_folder import read_run_config
+from b3dist.errors import RunError, describe_damage
+from b3dist.run_folder import bundle_folders, read_run_config
 
 if TYPE_CHECKING:  # a run that was started from nothing needs no arithmetic
     from b3dist.distributed.start_gains import Gain, Part, Scores
@@ -75,8 +75,8 @@ class Starts:
         try:
             name, seed = f"{source['kind']} {Path(source['path']).name}", int(content["config"]["seed"])
         except (KeyError, TypeError, ValueError) as error:
-            raise RunError(f"{path / 'config.json'} is damaged: {error!r}", hint="restore it") from error
-        assets = [_read(folder) for folder in sorted((path / "assets").glob("[!.]*/"))]
+            raise RunError(f"{path / 'config.json'} is damaged: {describe_damage(error)}", hint="restore it") from error
+        assets = [_read(folder) for folder in bundle_folders(path)]
         return cls(source=name, assets=assets, gains=gains_of([asset.scores for asset in assets], seed=seed))
 
     @property
@@ -143,7 +143,9 @@ def _read(folder: Path) -> AssetStart:
             scores={name: _scores(metrics, name) for name in _PARTS if "start" in metrics},
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RunError(f"{folder} is no complete bundle: {error!r}", hint="remove it and resume the run") from error
+        raise RunError(
+            f"{folder} is no complete bundle: {describe_damage(error)}", hint="remove it and resume the run"
+        ) from error
 
 
 def _origin(initial: Mapping[str, Any] | None) -> Origin:

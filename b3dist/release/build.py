@@ -22,7 +22,7 @@ from b3dist.release.refit import Progress, refit_parts
 from b3dist.release.released import Release, Source
 from b3dist.release.seal import CARD, PREDICTIONS, SCHEMA_VERSION, WEIGHTS
 from b3dist.release.store import ReleaseStore
-from b3dist.run_folder import RunFolder, advise_on_models, is_driven
+from b3dist.run_folder import RunFolder, advise_on_models, bundle_folders, is_driven
 from b3dist.run_summary import FLEET, read_summary
 from b3dist.training.bundle import library_versions
 from b3dist.training.warm_start import InitialModels
@@ -126,7 +126,7 @@ def collect_run(run: RunFolder) -> list[AssetPart]:
     """
     if is_driven(run.path):
         raise ReleaseError(f"run {run.run_id} is still going on", hint="wait until it has finished")
-    folders = sorted(folder for folder in run.assets.glob("[!.]*") if folder.is_dir())
+    folders = bundle_folders(run.path)
     if not folders:
         raise ReleaseError(
             f"run {run.run_id} trained no asset, so there is nothing to release",

@@ -20,7 +20,7 @@ from b3dist.data.schema import ACTIONS
 from b3dist.data.windows import SPLITS, Scaler
 from b3dist.errors import ReleaseError
 from b3dist.release.parts import AssetModel, AssetPart, part_of_bundle
-from b3dist.run_folder import RunFolder, is_driven
+from b3dist.run_folder import RunFolder, bundle_folders, is_driven
 from b3dist.training.asset import evaluate_predictions
 from b3dist.training.bundle import library_versions, read_bundle, serialise_weights
 from b3dist.training.pooled_bundle import MODEL_FOLDER
@@ -58,7 +58,7 @@ def check_fallback(run: RunFolder, parts: Sequence[AssetPart]) -> None:
         evaluated = pq.read_table(folder / "predictions.parquet", columns=["ticker"], partitioning=None)["ticker"]
     except (OSError, KeyError, pa.ArrowException) as error:
         raise ReleaseError(f"the bundle {folder} cannot be read: {error}", hint="restore the folder") from error
-    gone = sorted(set(evaluated.unique().to_pylist()) - {path.name for path in run.assets.glob("*/")})
+    gone = sorted(set(evaluated.unique().to_pylist()) - {path.name for path in bundle_folders(run.path)})
     if gone:
         raise ReleaseError(
             f"the pooled run {run.run_id} has lost the models of {len(gone)} assets, e.g. {gone[0]}",
@@ -80,8 +80,8 @@ def pooled_parts(run: RunFolder, present: Collection[str]) -> list[AssetPart]:
     Raises:
         RunError: a bundle is incomplete or damaged.
     """
-    folders = sorted(folder for folder in run.assets.glob("[!.]*") if folder.is_dir() and folder.name not in present)
-    return [part_of_bundle(folder, run_id=run.run_id) for folder in folders]
+    folders = bundle_folders(run.path)
+    return [part_of_bundle(folder, run_id=run.run_id) for folder in folders if folder.name not in present]
 
 
 def naive_parts(tickers: Collection[str], *, like: Sequence[AssetPart], run_id: str, newest: date) -> list[AssetPart]:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from b3dist.config import DataConfig, ModelConfig
 from b3dist.data.windows import Scaler
-from b3dist.errors import ReleaseError
+from b3dist.errors import ReleaseError, describe_damage
 from b3dist.release.released import Release, ReleasedModel
 from b3dist.training.bundle import read_bundle
 from b3dist.training.return_unit import ReturnTarget
@@ -67,9 +67,9 @@ def part_of_bundle(folder: Path, *, run_id: str) -> AssetPart:
         entry = {**_entry(bundle.facts, run_id), "learning_rates": learning_rates, "metrics": metrics, "refit": None}
         date.fromisoformat(entry["splits"]["test"]["last"])  # what the release's age is told from
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
-        what = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
         raise ReleaseError(
-            f"the bundle {folder} cannot be released: {what}", hint="train the asset again, or restore the folder"
+            f"the bundle {folder} cannot be released: {describe_damage(error)}",
+            hint="train the asset again, or restore the folder",
         ) from error
     model = AssetModel(
         state=bundle.model.state_dict(),

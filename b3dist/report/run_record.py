@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from b3dist.distributed.ledger import Event, read_ledger
 from b3dist.distributed.sweep.folder import KIND as SWEEP
 from b3dist.errors import RunError, StorageError
-from b3dist.run_folder import is_driven
+from b3dist.run_folder import bundle_folders, is_driven
 from b3dist.run_summary import FLEET, POOLED, read_summary
 
 RunState = Literal["finished", "running", "interrupted"]
@@ -103,7 +103,7 @@ def read_run(runs: Path, run_id: str) -> RunRecord:
     running = is_driven(path)
     summary = {} if running else _summary(path, config, problems)
     events = _events(path / "ledger.jsonl", problems)
-    trained = sorted(folder.name for folder in (path / "assets").glob("[!.]*") if folder.is_dir())
+    trained = [folder.name for folder in bundle_folders(path)]
     entries = [] if summary is None else summary.get("assets", [])
     untrained = _untrained(_listed(config, "tickers", str), set(trained), events, entries)
     if summary is None:  # damaged: the ledger says it too

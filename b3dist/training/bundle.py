@@ -30,7 +30,7 @@ from b3dist.config import Config
 from b3dist.data.durable import flush_to_disk
 from b3dist.data.schema import SCHEMA_VERSION
 from b3dist.data.windows import Scaler
-from b3dist.errors import ConfigError, RunError, StorageError
+from b3dist.errors import ConfigError, RunError, StorageError, describe_damage
 from b3dist.model.lstm_mtl import LstmMtl
 from b3dist.training.return_unit import ReturnTarget
 
@@ -126,8 +126,9 @@ def read_bundle(folder: Path) -> Bundle:
     try:
         return _restored(folder, facts, content)
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, ConfigError) as error:
-        what = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
-        raise RunError(f"{folder / 'bundle.json'} is damaged: {what}", hint="restore it, or train again") from error
+        raise RunError(
+            f"{folder / 'bundle.json'} is damaged: {describe_damage(error)}", hint="restore it, or train again"
+        ) from error
 
 
 def _restored(folder: Path, facts: dict[str, Any], content: bytes) -> Bundle:
