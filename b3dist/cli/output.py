@@ -17,6 +17,7 @@ from typing import Annotated, Any, NoReturn, TextIO
 import typer
 from rich.console import Console
 
+from b3dist.cli.interrupted import INTERRUPTED, raise_interrupts
 from b3dist.errors import B3distError, StorageError
 
 DONE, FAILED, USAGE, SOME_ASSETS_FAILED = 0, 1, 2, 3
@@ -49,6 +50,7 @@ def answers(verb: Callable[..., Answer]) -> Callable[..., None]:
     def run(*args: Any, json_output: bool = False, debug: bool = False, **kwargs: Any) -> None:
         with _stdout_kept() as stdout:
             try:
+                raise_interrupts()
                 with _sigterm_as_interrupt():
                     answer = verb(*args, json_output=json_output, debug=debug, **kwargs)
                     _write(stdout, _rendered(answer, stdout, json_output))
@@ -67,7 +69,7 @@ def _as_sentence(error: BaseException) -> B3distError:
         return error
     if isinstance(error, KeyboardInterrupt):
         hint = str(error) or f"run again: {shlex.join(['b3dist', *sys.argv[1:]])}"
-        return Interrupted("interrupted; nothing half-written is left", hint=hint)
+        return Interrupted(INTERRUPTED, hint=hint)
     if isinstance(error, OSError):
         where = f" {error.filename}" if error.filename else ""
         message = f"cannot read or write{where}: {error.strerror or error}"

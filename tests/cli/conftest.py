@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from b3dist.cli.main import app
+from b3dist.cli.verbs import app
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import pytest
 import ray
 import yaml
 
-from b3dist.cli.main import app
+from b3dist.cli.verbs import app
 from tests.distributed.runs import QUICK
 
 ROOT = Path(__file__).parents[2]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from b3dist.cli.main import app
+from b3dist.cli.verbs import app
 from b3dist.errors import StorageError
 from b3dist.report import write_note, write_report
 from tests.report.browser import dom_of
