@@ -227,7 +227,7 @@ def test_trouble_with_the_lake_ends_the_search_and_is_no_trials_fault(
     assert tuned.suggest.suggest("next") == Searcher.FINISHED
     assert [record.state for record in tuned.records[:2]] == ["running", "running"]
     training = (tuned.sweep.plan.cohort[0], tuned.sweep.config)
-    (told,) = {json.dumps(one) for one in evaluate._function(tuned.settings, [training, training])}
+    (told,) = {json.dumps(one) for one in evaluate(tuned.settings, [training, training])}
     assert json.loads(told)[TROUBLE]["message"] == str(tuned.suggest.stopped_by)
 
 

@@ -196,10 +196,10 @@ class _Drive:
             ) from thread.error
 
     def _run_stages(self, ray: Any) -> None:
-        from b3dist.distributed.sweep.tasks import evaluate
+        from b3dist.distributed.sweep.tasks import as_task, evaluate
 
         settings = ray.put(self._settings())
-        task = evaluate.options(num_cpus=1, num_gpus=self._options.gpus_per_worker)
+        task = as_task(evaluate, gpus=self._options.gpus_per_worker)
         stages = Stages(
             self._sweep,
             self._search.records(),
@@ -237,12 +237,12 @@ class _Drive:
 
     def _models_at_once(self, ray: Any) -> int:
         """How many models a worker trains as one computation."""
-        from b3dist.distributed.sweep.tasks import models_at_once
+        from b3dist.distributed.sweep.tasks import as_task, models_at_once
 
         if self._engine == "single":
             return 1
         if self._most_models is None:
-            task = models_at_once.options(num_cpus=1, num_gpus=self._options.gpus_per_worker)
+            task = as_task(models_at_once, gpus=self._options.gpus_per_worker)
             self._most_models = int(ray.get(task.remote(self._settings())))
         return self._most_models
 

@@ -1,7 +1,7 @@
 """What else of a sweep runs on Ray: evaluations after the search, how many models a worker holds, who has ended."""
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -18,7 +18,15 @@ Training = tuple[str, Config]
 """An asset to train to its end, and how."""
 
 
-@ray.remote(max_retries=3)  # type: ignore[untyped-decorator]
+def as_task(function: Callable[..., Any], *, gpus: float) -> Any:
+    """A function as a Ray task on one core and a share of GPUs.
+
+    Declared with its GPUs, not given them by `options`: only then does Ray end its process afterwards, which would else
+    keep memory of a GPU that the next task has, and stay on that GPU itself when it is given another.
+    """
+    return ray.remote(num_cpus=1, num_gpus=gpus, max_retries=3)(function)
+
+
 def evaluate(settings: TrialSettings, trainings: Sequence[Training]) -> list[dict[str, Any]]:
     """Train assets to their end; each one's scores by part, an error, or the trouble that ends the sweep.
 
@@ -67,7 +75,6 @@ def _evaluate(
     return [outcomes[place] for place in range(len(trainings))]
 
 
-@ray.remote(max_retries=3)  # type: ignore[untyped-decorator]
 def models_at_once(settings: TrialSettings) -> int:
     """How many models a worker holds as one stack; asked where it will train, as the driver may have no GPU."""
     from b3dist.data.lake import Lake
