@@ -43,12 +43,35 @@ class LstmMtl(nn.Module):
         Returns:
             Logits (B, 3), and returns (B,) in the unit the model was trained in.
         """
-        with torch.autocast(windows.device.type, torch.bfloat16, enabled=self.low_precision):
-            hidden = self.lstm(windows)[0][:, -1]
-        hidden = hidden.to(windows.dtype)
+        hidden = self._hidden_states(windows)[:, -1].to(windows.dtype)
         if dropout_mask is not None:
             hidden = hidden * dropout_mask
         return self.action_head(hidden), self.return_head(hidden).squeeze(1)
+
+    def _hidden_states(self, windows: Tensor) -> Tensor:
+        """(B, lookback, hidden size)."""
+        if self.low_precision and windows.device.type != "cpu":
+            return lstm_in_bf16(self.lstm, windows)
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.low_precision):
+            hidden: Tensor = self.lstm(windows)[0]
+        return hidden
+
+
+def lstm_in_bf16(lstm: nn.LSTM, windows: Tensor) -> Tensor:
+    """Hidden states (B, lookback, H) of a layer run in bfloat16, differentiable in its float32 weights.
+
+    What autocast does on a CPU; on GPUs it would run cuDNN's layers in float16, whatever type it is given, where small
+    gradients are lost.
+    """
+    parameters = list(lstm.parameters())
+    # One buffer in the layer's own order, as cuDNN wants its weights.
+    flat = torch.cat([parameter.reshape(-1) for parameter in parameters]).to(torch.bfloat16)
+    parts = torch.split(flat, [parameter.numel() for parameter in parameters])
+    weights = [part.view_as(parameter) for part, parameter in zip(parts, parameters, strict=True)]
+    inputs = windows.to(torch.bfloat16)
+    zeros = inputs.new_zeros(1, len(inputs), lstm.hidden_size)
+    hidden: Tensor = torch.lstm(inputs, (zeros, zeros), weights, True, 1, 0.0, lstm.training, False, True)[0]
+    return hidden
 
 
 def discourage_absent_actions(model: LstmMtl, counts: Tensor) -> None:

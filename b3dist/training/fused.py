@@ -36,7 +36,7 @@ from b3dist.training.fused_graph import GraphedSteps
 from b3dist.training.fused_judge import Judgement, judge_windows
 from b3dist.training.fused_state import BiasCorrections, Hyperparameters, Layout, StackAdam, Watch, keep_slots
 from b3dist.training.packs import plan_slices
-from b3dist.training.precision import matmul_precision, require_supported
+from b3dist.training.precision import fix_order_of_sums, matmul_precision, require_supported
 from b3dist.training.return_unit import ReturnTarget
 from b3dist.training.trainer import EpochRecord, Fit
 
@@ -106,8 +106,9 @@ class StackFitting:
         self.device, self.dtype = device, dtype
         self.precision = one_shape(members).training.precision
         require_supported(self.precision, device)
+        fix_order_of_sums(device)
         self.kernels = execution.kernels or (PLAIN_BF16 if self.precision == "bf16" else PLAIN)
-        self.graphs = self._graphed() if execution.graphs else None
+        self.graphs = GraphedSteps() if execution.graphs else None
         self.members = members
         config: Config = members[0].config
         self.lookback, self.batch_size = config.data.lookback, config.training.batch_size
@@ -195,14 +196,13 @@ class StackFitting:
                 if self.graphs is None:
                     self.step(batch, part.span)
                 else:
-                    self.graphs.run(tuple(vars(batch).values()), part.span)
+                    self.graphs.run(
+                        tuple(vars(batch).values()),
+                        part.span,
+                        gradient=lambda inputs, span: self.gradient(Batch(*inputs), span),
+                        step=lambda inputs, span: self.step(Batch(*inputs), span),
+                    )
         return self.loss_sum / self.plan.num_windows
-
-    def _graphed(self) -> GraphedSteps:
-        return GraphedSteps(
-            lambda inputs, span: self.gradient(Batch(*inputs), span),
-            lambda inputs, span: self.step(Batch(*inputs), span),
-        )
 
     def step(self, batch: Batch, span: slice) -> None:
         """Forward, backward and update of the A models of `span`."""
@@ -279,4 +279,4 @@ class StackFitting:
         for name in ("order", "sizes", "members", "return_targets", "stopped"):
             setattr(self, name, [getattr(self, name)[slot] for slot in kept])
         self.slices = plan_slices(self.sizes, self.batch_size)
-        self.graphs = self._graphed() if self.graphs is not None else None
+        self.graphs = GraphedSteps() if self.graphs is not None else None

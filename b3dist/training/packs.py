@@ -135,6 +135,19 @@ def _fit_if_possible[M, R](pack: Sequence[M], fit: Callable[[Sequence[M]], list[
     return None
 
 
+_OUT_OF_MEMORY = (
+    "DefaultCPUAllocator: can't allocate memory",
+    "CUDA error: out of memory",  # of what CUDA itself allocates: kernels, graphs, pinned memory
+    "CUBLAS_STATUS_ALLOC_FAILED",
+)
+
+
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that a device's memory is used up: PyTorch has a type for it on GPUs only."""
-    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator: can't allocate memory" in str(error)
+    """Whether an error says that a device's memory is used up, or came of one that does.
+
+    PyTorch has a type for what its own allocator on GPUs is refused, and nothing but a message for the rest. Where
+    memory runs out while a graph is captured, the last error is that of the capture.
+    """
+    if isinstance(error, torch.OutOfMemoryError) or any(message in str(error) for message in _OUT_OF_MEMORY):
+        return True
+    return error.__context__ is not None and is_out_of_memory(error.__context__)

@@ -26,6 +26,7 @@ from b3dist.model.losses import MultiTaskLoss, inverse_frequency
 from b3dist.model.lstm_mtl import LstmMtl, discourage_absent_actions, draw_dropout_masks
 from b3dist.training.metrics import macro_f1
 from b3dist.training.optimizer import EarlyStopping, FlatAdam, PlateauSchedule
+from b3dist.training.precision import fix_order_of_sums, matmul_precision
 from b3dist.training.return_unit import ReturnTarget
 from b3dist.training.sampling import asset_generator, draw_epoch, importance_weights, sampling_weights
 from b3dist.training.trainer import EVALUATION_BATCH, EpochRecord, Predictions, flatten_parameters
@@ -107,6 +108,7 @@ class PooledFitting:
         self.config = config
         self.workers = workers or Workers()
         self.device = torch.device(device)
+        fix_order_of_sums(self.device)
         self.num_micro_batches = math.ceil(config.training.batch_size / config.training.micro_batch)
         if self.workers.size > self.num_micro_batches:
             raise ConfigError(
@@ -192,7 +194,7 @@ class PooledFitting:
         """Outputs for every window of the train or val part, dropout off; the workers share the work."""
         starts = self.parts[name].starts
         outputs = torch.zeros(len(starts), len(ACTIONS) + 1, device=self.device)
-        with torch.inference_mode():
+        with torch.inference_mode(), matmul_precision("fp32"):
             for number, chunk in self.workers.mine(torch.split(starts, EVALUATION_BATCH)):
                 logits, returns = self.model(self.rows[chunk[:, None] + self.offsets])
                 filled = outputs[number * EVALUATION_BATCH :][: len(chunk)]
@@ -212,7 +214,8 @@ class PooledFitting:
     def _epoch(self, epoch: int) -> EpochRecord:
         learning_rate = self.optimizer.learning_rate
         started, cpu = time.perf_counter(), time.process_time()
-        train_loss = self._train_epoch(epoch)
+        with matmul_precision("fp32"):  # the only one that a pooled run takes
+            train_loss = self._train_epoch(epoch)
         self.stepping_s += time.perf_counter() - started
         self.stepping_cpu_s += time.process_time() - cpu
         predictions, part = self.predict("val"), self.parts["val"]

@@ -1,6 +1,7 @@
-"""Where products in less than 32 bits can be had, and switching them on for a while."""
+"""How products are computed: where less than 32 bits can be had, for a while, and in the same order each time."""
 
 import contextlib
+import os
 from collections.abc import Iterator
 
 import torch
@@ -24,6 +25,15 @@ def require_supported(precision: Precision, device: torch.device) -> None:
         )
 
 
+def fix_order_of_sums(device: torch.device) -> None:
+    """Have a GPU's libraries sum in the same order in every run; heeded before their first product in a process only.
+
+    Source: PyTorch's notes on nn.LSTM and on reproducibility.
+    """
+    if device.type == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
+
 def cpu_has_bf16() -> bool:
     """Whether this CPU multiplies in bfloat16."""
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
@@ -31,10 +41,15 @@ def cpu_has_bf16() -> bool:
 
 @contextlib.contextmanager
 def matmul_precision(precision: Precision) -> Iterator[None]:
-    """float32 products on GPUs in TF32 meanwhile, if that is asked for."""
-    before = torch.get_float32_matmul_precision()
+    """float32 products on GPUs in TF32 meanwhile, if that is asked for, and else in float32.
+
+    cuDNN, which runs nn.LSTM there, has a switch of its own, and PyTorch leaves it on.
+    """
+    before, cudnn = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+    torch.backends.cudnn.allow_tf32 = precision == "tf32"
     try:
         yield
     finally:
         torch.set_float32_matmul_precision(before)
+        torch.backends.cudnn.allow_tf32 = cudnn

@@ -21,7 +21,7 @@ from b3dist.model.losses import MultiTaskLoss, inverse_frequency
 from b3dist.model.lstm_mtl import LstmMtl, discourage_absent_actions, draw_dropout_masks
 from b3dist.training.metrics import macro_f1
 from b3dist.training.optimizer import EarlyStopping, FlatAdam, PlateauSchedule
-from b3dist.training.precision import matmul_precision, require_supported
+from b3dist.training.precision import fix_order_of_sums, matmul_precision, require_supported
 from b3dist.training.return_unit import ReturnTarget
 from b3dist.training.sampling import asset_generator, draw_epoch, importance_weights, sampling_weights
 
@@ -119,10 +119,10 @@ def fit_asset(
 
 
 def predict(model: LstmMtl, rows: Tensor, starts: Tensor, lookback: int) -> Predictions:
-    """Outputs of windows beginning at rows starts: (n,), dropout off, of rows: (rows, F) z-scores."""
+    """Outputs of windows beginning at rows starts: (n,), dropout off, of rows: (rows, F) z-scores; in float32."""
     offsets = torch.arange(lookback, device=rows.device)
     logits, returns = [], []
-    with torch.inference_mode():
+    with torch.inference_mode(), matmul_precision("fp32"):
         for chunk in torch.split(starts, EVALUATION_BATCH):
             chunk_logits, chunk_returns = model(rows[chunk[:, None] + offsets])
             logits.append(chunk_logits)
@@ -168,6 +168,7 @@ class Fitting:
         if start is not None:
             self.model.load_state_dict(start)
         require_supported(config.training.precision, device)
+        fix_order_of_sums(device)
         self.model.to(device)
         self.weights, self.gradient = flatten_parameters(self.model)
         self.optimizer = FlatAdam(self.weights, self.gradient, config.training)

@@ -11,6 +11,7 @@ from b3dist.config import Config
 from b3dist.data.windows import AssetData, prepare_asset
 from b3dist.model.lstm_mtl import ABSENT_LOGIT, draw_dropout_masks
 from b3dist.training.fused_data import StackMember
+from b3dist.training.precision import matmul_precision
 from b3dist.training.sampling import asset_generator, draw_epoch
 from tests.conftest import make_columns
 
@@ -64,6 +65,7 @@ class PlainNetwork(nn.Module):
         return self.action_head(hidden), self.return_head(hidden)[:, 0]
 
 
+@matmul_precision("fp32")  # on a GPU nn.LSTM would multiply in TF32 by default
 def train_plainly(member: StackMember, epochs: int, *, device: str, dtype: torch.dtype) -> Mapping[str, Tensor]:
     """Weights after some epochs of nn.LSTM, autograd, torch.optim.Adam, ReduceLROnPlateau left out.
 

@@ -20,6 +20,7 @@ from b3dist.training.fused_data import by_shape
 from b3dist.training.packs import (
     bytes_per_model,
     fit_halving,
+    is_out_of_memory,
     models_that_fit,
     plan_slices,
     split_evenly,
@@ -116,6 +117,19 @@ def test_one_model_too_many_is_an_error_and_other_errors_are_not_retried() -> No
     with pytest.raises(RuntimeError, match="shapes"):
         fit_halving(range(4), fit)
     assert asked == [4, 2, 1, 4]
+
+
+def test_memory_that_cuda_itself_lacks_halves_too() -> None:
+    """Graphs, kernels and cuBLAS are refused memory by other errors, and a capture breaks off with one of its own."""
+    broken = RuntimeError("CUDA error: operation failed due to a previous error during capture")
+    assert not is_out_of_memory(broken)
+    broken.__context__ = torch.OutOfMemoryError("CUDA out of memory")
+    for error in (
+        broken,
+        RuntimeError("CUDA error: out of memory\nCompile with `TORCH_USE_CUDA_DSA`"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    ):
+        assert is_out_of_memory(error)
 
 
 STARVED = """

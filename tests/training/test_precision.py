@@ -1,11 +1,15 @@
 """Less than 32 bits: asked for explicitly, refused where it would be emulated, and never in what is stored."""
 
+import os
+from typing import Any
+
 import pytest
 import torch
 
 from b3dist.errors import ConfigError
+from b3dist.model.lstm_mtl import LstmMtl
 from b3dist.training.fused import fit_stack
-from b3dist.training.precision import cpu_has_bf16, matmul_precision, require_supported
+from b3dist.training.precision import cpu_has_bf16, fix_order_of_sums, matmul_precision, require_supported
 from b3dist.training.trainer import Fit, fit_asset, predict
 from tests.training.stacks import CARD, make_members
 
@@ -27,13 +31,46 @@ def test_bf16_is_refused_where_the_cpu_lacks_it(monkeypatch: pytest.MonkeyPatch)
         require_supported("bf16", torch.device("cpu"))
 
 
+def precision_on_gpus() -> tuple[str, bool]:
+    """Of matrix products, and whether cuDNN's layers, nn.LSTM among them, multiply in TF32."""
+    return torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+
+
 def test_matmul_precision_is_put_back() -> None:
     """Also when an asset's training raises meanwhile."""
-    before = torch.get_float32_matmul_precision()
+    before = precision_on_gpus()
     with pytest.raises(ZeroDivisionError), matmul_precision("tf32"):
-        assert torch.get_float32_matmul_precision() == "high"
+        assert precision_on_gpus() == ("high", True)
         raise ZeroDivisionError
-    assert torch.get_float32_matmul_precision() == before
+    assert precision_on_gpus() == before
+
+
+def test_float32_is_float32_in_cudnn_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By PyTorch's default nn.LSTM multiplies in TF32 on GPUs: not where an asset is trained or judged in fp32."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    seen, plain = set(), LstmMtl.forward
+
+    def forward(model: LstmMtl, *args: Any) -> Any:
+        seen.add((model.training and torch.is_grad_enabled(), *precision_on_gpus()))
+        return plain(model, *args)
+
+    monkeypatch.setattr(LstmMtl, "forward", forward)
+    (member,) = make_members(1, *CARD, "training.epochs=1")
+    fit_asset(member.data, member.config)
+    assert seen == {(True, "highest", False), (False, "highest", False)}
+    assert torch.backends.cudnn.allow_tf32
+
+
+def test_gpu_libraries_are_asked_for_one_order_of_sums(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before anything runs there; what somebody has set already is kept, and a CPU asks for nothing."""
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    fix_order_of_sums(torch.device("cpu"))
+    assert "CUBLAS_WORKSPACE_CONFIG" not in os.environ
+    fix_order_of_sums(torch.device("cuda"))
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")
+    fix_order_of_sums(torch.device("cuda"))
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":16:8"
 
 
 @bf16
