@@ -222,6 +222,20 @@ def test_skipped_assets_of_a_warm_start_are_served_by_its_pooled_run(
     assert (done.exit_code, done.answer["assets"]) == (0, 6)
 
 
+def test_a_warm_start_answers_what_training_on_was_worth(small_lake: Path, tmp_path: Path, b3dist: Command) -> None:
+    """Under `starts`, as summary.json has it, also where nothing is left to train; as a sentence for people."""
+    source = InitialSource(kind="run", path=train_pooled_run(small_lake, tmp_path / "runs").path)
+    config = warm_config(source).with_overrides(["training.epochs=1"])
+    run = train_run(small_lake, tmp_path / "runs", config=config, start=source)
+    words = ("fleet", "--resume", run.run_id, "--runs", tmp_path / "runs", "--no-mlflow")
+    starts = b3dist(*words, "--json").answer["starts"]
+    assert starts == json.loads((run.path / "summary.json").read_text())["starts"]
+    assert (starts["source"], starts["pooled"], starts["compared"]) == (f"run {source.path.name}", 6, 6)
+    said = b3dist(*words).stdout
+    assert "test parts of 6 assets, start to kept: macro F1" in said
+    assert "'pooled'" not in said
+
+
 def test_help_says_what_a_warm_start_takes_along(b3dist: Command) -> None:
     """Not the card's 1000 sessions."""
     assert "250 of a pooled run" in " ".join(b3dist("fleet", "--help").stdout.split())
