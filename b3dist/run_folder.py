@@ -1,6 +1,6 @@
 """RUNS/<run_id>/: what a run is, which process drives it, and how it ended.
 
-config.json     what was asked for; written once, never changed
+config.json     what was asked for; only `replace_options` changes it
 ledger.jsonl    what happened, as it happens
 summary.json    totals and one entry per asset, each time a driver ends
 driver.lock     held by the driver as long as it lives
@@ -8,6 +8,7 @@ assets/TICKER/  one bundle per trained asset
 """
 
 import contextlib
+import dataclasses
 import difflib
 import fcntl
 import json
@@ -156,6 +157,21 @@ class RunFolder:
                 f"{self.settings.lake_manifest_hash[:12]}, is {lake_manifest_hash[:12]}",
                 hint="start a new run: assets trained on different data do not belong in one",
             )
+
+    def replace_options(self, options: Mapping[str, Any]) -> "RunFolder":
+        """The same run with other options, in config.json too; for its driver, by rules of the run's kind.
+
+        Raises:
+            StorageError: disk full or not writable; config.json is as it was.
+        """
+        settings = dataclasses.replace(self.settings, options=options)
+        try:
+            replace_json(self.path / "config.json", {"run_id": self.run_id, **settings.to_dict()})
+        except OSError as error:
+            raise StorageError(
+                f"cannot write {self.path / 'config.json'}: {error.strerror}", hint="free some space"
+            ) from error
+        return RunFolder(self.path, settings)
 
     @contextlib.contextmanager
     def driven(self) -> Iterator[None]:

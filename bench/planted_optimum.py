@@ -97,7 +97,9 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=9)
     parser.add_argument("--noise", type=float, default=0.0, help="Standard deviation added to the objective.")
     parser.add_argument("--at-once", type=int, default=1, help="Trials that run together, as with --engine stack.")
-    parser.add_argument("--halving", action="store_true", help="Stop trials early, as a sweep does by default.")
+    parser.add_argument(
+        "--halving", action="store_true", help="Stop trials early, as a sweep of 12 epochs or more does."
+    )
     arguments = parser.parse_args()
     print(json.dumps(measure(arguments), indent=1))
 

@@ -96,7 +96,7 @@ def on_ray(arguments: argparse.Namespace, folder: Path) -> tuple[SweepFolder, fl
     command += ["--engine", arguments.engine, "--gpus-per-worker", str(arguments.gpus_per_worker)]
     if arguments.trials_at_once is not None:
         command += ["--trials-at-once", str(arguments.trials_at_once)]
-    command += ["--set", f"training.epochs={arguments.epochs}", "--set", "data.label_set=forward_return"]
+    command += ["--set", f"training.epochs={arguments.epochs}", "--set", "data.label_set=forward_return", "--halving"]
     started = time.perf_counter()
     answer = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     return SweepFolder.open(folder / "runs", json.loads(answer)["sweep_id"]), time.perf_counter() - started

@@ -50,7 +50,6 @@ FleetMinSessions = Annotated[
 Workers = Annotated[
     str | None, typer.Option("--workers", help="How many, or least:most of an elastic group (default: all cores).")
 ]
-GpusPerWorker = Annotated[float, typer.Option("--gpus-per-worker", help="GPUs, or the share of one, per worker.")]
 InitFrom = Annotated[
     str | None,
     typer.Option("--init-from", metavar="RUN|RELEASE", help="Start each asset from this pooled run, fleet or release."),
@@ -66,10 +65,6 @@ EngineOrStored = Annotated[
         "--engine",
         help="One asset at a time, or packs as one computation (default: auto, stack on GPUs; with --resume as begun).",
     ),
-]
-Engine = Annotated[
-    Literal["auto", "single", "stack"],
-    typer.Option("--engine", help="One asset at a time, or packs as one computation; auto: stack on GPUs."),
 ]
 Resume = Annotated[str | None, typer.Option("--resume", help="Go on with this run: train only what is missing.")]
 Address = Annotated[str | None, typer.Option("--address", help="Ray cluster (default: RAY_ADDRESS, or a local one).")]

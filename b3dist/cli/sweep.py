@@ -1,6 +1,7 @@
 """`b3dist sweep`: search hyperparameters on Ray Tune."""
 
 import contextlib
+import dataclasses
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,8 +11,8 @@ import typer
 
 from b3dist.cli.fleet import (
     Address,
-    Engine,
-    GpusPerWorker,
+    EngineOrStored,
+    GpusOrStored,
     LakeOrStored,
     MinSessions,
     Mlflow,
@@ -37,6 +38,7 @@ from b3dist.errors import ConfigError
 
 if TYPE_CHECKING:
     from b3dist.distributed.fleet import FleetOptions
+    from b3dist.distributed.sweep.budget import TimeBudget
     from b3dist.distributed.sweep.folder import SweepFolder, SweepPlan
 
 Tickers = Annotated[
@@ -77,9 +79,26 @@ PerAsset = Annotated[
         help="Also choose parameters for each of the cohort's assets, at least 6; not with --two-objectives.",
     ),
 ]
-NoHalving = Annotated[bool, typer.Option("--no-halving", help="Train every trial to its end.")]
+Halving = Annotated[
+    bool | None,
+    typer.Option(
+        "--halving/--no-halving",
+        help="Stop trials that are not among the best third at a third of the epochs (default: from 12 epochs and 15 "
+        "trials on; never with --two-objectives or --per-asset).",
+    ),
+]
 Workers = Annotated[
     int | None, typer.Option("--workers", help="Trials, or packs of trials, that run at once (default: all cores).")
+]
+MaxHours = Annotated[
+    float | None,
+    typer.Option(
+        "--max-hours",
+        metavar="H",
+        help="Begin no trial later than H hours from now, e.g. --max-hours 8; those that run end, then finalists and "
+        "held-out assets follow, whose time is not counted. How many trials come depends on the machine, and so do the "
+        "results. --resume tries the others.",
+    ),
 ]
 TrialsAtOnce = Annotated[
     int | None,
@@ -94,6 +113,7 @@ def sweep(
     runs: RunsOption = DEFAULT_RUNS,
     tickers: Tickers = None,
     trials: Trials = None,
+    max_hours: MaxHours = None,
     search: Search = None,
     cohort: Cohort = None,
     held_out: HeldOut = None,
@@ -101,10 +121,10 @@ def sweep(
     seeds: Seeds = None,
     two_objectives: TwoObjectives = False,
     per_asset: PerAsset = False,
-    no_halving: NoHalving = False,
+    halving: Halving = None,
     workers: Workers = None,
-    gpus_per_worker: GpusPerWorker = 0.0,
-    engine: Engine = "auto",
+    gpus_per_worker: GpusOrStored = None,
+    engine: EngineOrStored = None,
     trials_at_once: TrialsAtOnce = None,
     resume: Resume = None,
     address: Address = None,
@@ -125,12 +145,15 @@ def sweep(
     Every trial is in RUNS/SWEEP_ID/journal.log: `b3dist report` draws it, and so do `optuna-dashboard journal.log` and
     optuna.visualization on its study "sweep" (docs/sweeps.md).
     """
-    from b3dist.distributed.fleet import FleetOptions
+    from b3dist.distributed.fleet import FleetOptions, kept_options
+    from b3dist.distributed.sweep.budget import TimeBudget
 
+    budget = None if max_hours is None else TimeBudget(max_hours)
+    chosen: dict[str, Any] = {} if engine is None else {"engine": engine}
+    chosen |= {} if gpus_per_worker is None else {"gpus_per_worker": gpus_per_worker}
     options = FleetOptions(
+        **chosen,
         workers=workers,
-        gpus_per_worker=gpus_per_worker,
-        engine=engine,
         address=address,
         tracking=mlflow,
         tracking_uri=tracking_uri,
@@ -146,7 +169,7 @@ def sweep(
         "tickers": parse_tickers(tickers),
         "two_objectives": two_objectives or None,
         "per_asset": per_asset or None,
-        "halving": False if no_halving else None,
+        "halving": halving,
         "trials_at_once": trials_at_once,
     }
     request: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
@@ -159,7 +182,7 @@ def sweep(
         "min_sessions": min_sessions,
     }
     if resume is None:
-        request["engine"] = "stack" if options.stacks else "single"
+        request |= options.to_kept()
         folder = _new(lake or DEFAULT_LAKE, runs, recipe or "card", training, request, options)
     else:
         more = request.pop("trials", None)
@@ -169,14 +192,18 @@ def sweep(
                 f"a resumed sweep keeps its settings, got {', '.join(sorted(named))}",
                 hint=f"leave them out to resume {resume}, or start a new sweep",
             )
-        folder = _reopened(lake, runs, resume, options, trials=more)
+        folder = _reopened(lake, runs, resume)
+        options = dataclasses.replace(options, **(kept_options(folder.run) | chosen))
+        if more is not None:
+            folder = _extended(folder, options, trials=more)
     from b3dist.distributed.sweep.cautions import cautions_before
     from b3dist.distributed.sweep.drive import drive_sweep
 
-    for line in (*notices(folder.plan), *cautions_before(folder.plan, folder.config)):
+    said = [*notices(folder.plan), *cautions_before(folder.plan, folder.config), *_on_time(folder, budget)]
+    for line in said:
         print(line, file=sys.stderr, flush=True)
-    with _resume_said(folder, options), sweep_progress() as show:
-        summary = drive_sweep(folder, options, on_progress=show)
+    with _resume_said(folder, options, budget), sweep_progress() as show:
+        summary = drive_sweep(folder, options, budget=budget, on_progress=show)
     return sweep_answer(folder, summary)
 
 
@@ -198,17 +225,18 @@ def _new(
     return new_sweep(Lake(lake), runs, config, SweepRequest(**request, recipe_epochs=usual))
 
 
-def _reopened(
-    lake: Path | None, runs: Path, sweep_id: str, options: "FleetOptions", *, trials: int | None
-) -> "SweepFolder":
-    """The sweep to resume, on the lake it was begun on (which may have moved, but not changed); or a longer one."""
+def _reopened(lake: Path | None, runs: Path, sweep_id: str) -> "SweepFolder":
+    """The sweep to resume, on the lake it was begun on (which may have moved, but not changed)."""
     from b3dist.distributed.selection import reopen_lake
     from b3dist.distributed.sweep.folder import SweepFolder
 
     folder = SweepFolder.open(runs, sweep_id)
     reopen_lake(folder.run, lake, folder.config)
-    if trials is None:
-        return folder
+    return folder
+
+
+def _extended(folder: "SweepFolder", options: "FleetOptions", *, trials: int) -> "SweepFolder":
+    """The same sweep with so many trials planned."""
     from b3dist.distributed.sweep.drive import require_possible
     from b3dist.distributed.sweep.plan import extend_sweep
 
@@ -229,11 +257,31 @@ def notices(plan: "SweepPlan") -> list[str]:
     return lines
 
 
+def _on_time(folder: "SweepFolder", budget: "TimeBudget | None") -> list[str]:
+    """What to know of a search that may not take as long as it likes, or could not before."""
+    from b3dist.distributed.sweep.drive import has_ended
+    from b3dist.distributed.sweep.outcome import finished_summary
+
+    finished, lines = finished_summary(folder), []
+    if finished is not None:
+        if has_ended(finished, budget):
+            return []
+        lines.append(f"sweep {finished['run_id']} was {finished['stopped']}: it goes on, then the verdict comes anew")
+    if budget is not None:
+        most = folder.plan.most_trainings
+        lines.append(
+            f"no trial begins after {budget.hours:g} hours; once those that run have ended, finalists and held-out "
+            f"assets take up to {most} trainings of one asset, as long as {most / len(folder.plan.cohort):.0f} whole "
+            "trials"
+        )
+    return lines
+
+
 @contextlib.contextmanager
-def _resume_said(folder: "SweepFolder", options: "FleetOptions") -> Iterator[None]:
+def _resume_said(folder: "SweepFolder", options: "FleetOptions", budget: "TimeBudget | None") -> Iterator[None]:
     from b3dist.distributed.sweep.drive import how_to_resume
 
     try:
         yield
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"resume with: {how_to_resume(folder, options)}") from None
+        raise KeyboardInterrupt(f"resume with: {how_to_resume(folder, options, budget)}") from None

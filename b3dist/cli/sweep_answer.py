@@ -22,6 +22,7 @@ def sweep_answer(folder: "SweepFolder", summary: dict[str, Any]) -> Answer:
         "sweep_id": summary["run_id"],
         "best": {name: best[name] for name in ("params", "value", "adopted")},
         "trials": totals["trials"],
+        "stopped": summary["stopped"],
         "path": str(folder.run.path),
         "verdict": verdict["reason"],
         "conclusion": verdict.get("conclusion"),  # null for a sweep of an older version, like what follows
@@ -65,6 +66,8 @@ def _shown(folder: "SweepFolder", summary: dict[str, Any]) -> Callable[[Console]
             f"sweep {summary['run_id']}: {totals['trials']} trials ({totals['complete']} complete, "
             f"{totals['pruned']} stopped early, {totals['failed']} failed), {totals['wall_seconds']:.0f} s"
         )
+        if summary["stopped"]:
+            console.print(f"{summary['stopped']}; the others: {folder.run.how_to_resume()}", soft_wrap=True)
         start = folder.plan.space.start(folder.config)
         table = Table("setting", "from", "best", box=None)
         for name, value in summary["best"]["params"].items():

@@ -33,7 +33,7 @@ def sweep_progress() -> Iterator[Callable[["SweepProgress"], None]]:
 
         def show(progress: "SweepProgress") -> None:
             done, total = counts(progress)
-            left = pace.seconds(progress.stage, done, total)
+            left = _within_budget(progress, pace.seconds(progress.stage, done, total))
             detail = describe(progress, left_s=left)
             bar.update(task, description=stage_in_words(progress), total=total, completed=done, detail=detail)
 
@@ -64,6 +64,13 @@ def describe(progress: "SweepProgress", *, left_s: float | None = None) -> str:
     return ", ".join(parts + left)
 
 
+def _within_budget(progress: "SweepProgress", left_s: float | None) -> float | None:
+    """Seconds left of the phase; of a search no more than trials may still begin in."""
+    if left_s is None or progress.budget_left_s is None or progress.stage != "search":
+        return left_s
+    return min(left_s, progress.budget_left_s)
+
+
 class _LinePrinter:
     """Prints a line when something has ended, but not more often than every few seconds."""
 
@@ -75,7 +82,7 @@ class _LinePrinter:
     def show(self, progress: "SweepProgress") -> None:
         done, total = counts(progress)
         now, here = time.monotonic(), (progress.stage, done)
-        left = self._pace.seconds(progress.stage, done, total, now=now)
+        left = _within_budget(progress, self._pace.seconds(progress.stage, done, total, now=now))
         if here == self._last or (now - self._last_line < _LINE_EVERY_S and done < total):
             return
         self._last_line, self._last = now, here

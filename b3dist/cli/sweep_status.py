@@ -38,7 +38,7 @@ def describe_trials(found: Mapping[str, Any]) -> str:
     """`8 trials: 2 complete, 6 stopped early`, of a line of `runs list`."""
     counts = [(found["trained"], "complete"), (found["skipped"], "stopped early"), (found["failed"], "failed")]
     told = ", ".join(f"{count} {word}" for count, word in counts if count) or "none has ended"
-    return f"{found['trials']} trials: {told}"
+    return f"{found['trials']} trials: {told}" + (f", {found['stopped']}" if found["stopped"] else "")
 
 
 def _phase(phase: Mapping[str, Any] | None) -> str:

@@ -40,6 +40,8 @@ class RunInfo:
     """The trial in a sweep's best.yaml; None: it holds what the sweep started from."""
     conclusion: str | None = None
     """The verdict in a few words."""
+    stopped: str | None = None
+    """Why a sweep came to its verdict before all trials asked for, if it did."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,7 +156,7 @@ def _info(folder: Path) -> RunInfo:
 
 def _sweep_info(run: RunFolder) -> RunInfo:
     with _called_damage(run.path):
-        counts, finished, verdict, adopted, conclusion = sweep_counts(run)
+        counts, finished, verdict, adopted, conclusion, stopped = sweep_counts(run)
     return RunInfo(
         run_id=run.run_id,
         kind=run.settings.kind,
@@ -169,6 +171,7 @@ def _sweep_info(run: RunFolder) -> RunInfo:
         verdict=verdict,
         adopted=adopted,
         conclusion=conclusion,
+        stopped=stopped,
     )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from b3dist.cli.sweep import notices
-from b3dist.cli.sweep_progress import counts, describe, stage_in_words
+from b3dist.cli.sweep_progress import _within_budget, counts, describe, stage_in_words
 from b3dist.data.lake import Lake
 from b3dist.distributed.sweep.folder import SweepFolder
 from b3dist.distributed.sweep.outcome import Outcome, write_outcome
@@ -19,7 +19,7 @@ from b3dist.tuning.space import ALWAYS, ON_REQUEST
 from b3dist.tuning.verdict import Verdict
 from tests.cli.conftest import Outcome as Told
 from tests.distributed.runs import start_run
-from tests.distributed.sweeps import BASE, concluded, searched
+from tests.distributed.sweeps import BASE, concluded, lengthened, searched
 
 Command = Callable[..., Told]
 
@@ -40,6 +40,9 @@ Command = Callable[..., Told]
         (["--workers", "0"], "at least 1"),
         (["--engine", "stack", "--trials-at-once", "0"], "trials at once must be at least 1"),
         (["--trials-at-once", "2"], "--engine stack"),
+        (["--max-hours", "-1"], "hours to search must be between 0 and 8760, got -1"),
+        (["--max-hours", "nan"], "got nan"),
+        (["--halving", "--per-asset"], "never stopped early with --per-asset or --two-objectives"),
         ([], "no asset to search on"),
     ],
 )
@@ -87,10 +90,11 @@ def test_an_interrupted_sweep_says_how_to_go_on_as_it_was_begun(
 
     monkeypatch.setattr("b3dist.distributed.sweep.drive.drive_sweep", interrupted)
     sweep = searched(small_lake, tmp_path)
-    words = ["--workers", "2", "--engine", "stack", "--tracking-uri", "sqlite:///x y.db", "--no-mlflow"]
+    options = ["--max-hours", "2.5", "--workers", "2", "--engine", "stack"]
+    words = [*options, "--tracking-uri", "sqlite:///x y.db", "--no-mlflow"]
     outcome = b3dist("sweep", "--runs", tmp_path, "--resume", sweep.run.run_id, *words, "--json")
     _, _, command = outcome.answer["hint"].partition("resume with: b3dist ")
-    assert shlex.split(command)[-7:] == words
+    assert shlex.split(command)[-len(words) :] == words
     again = b3dist(*shlex.split(command), "--json")
     assert again.answer["hint"] == outcome.answer["hint"]
 
@@ -216,9 +220,12 @@ def test_progress_says_how_trials_ended_and_what_there_is_to_beat() -> None:
     said = "10 complete, 5 stopped early, 1 failed, best macro F1 0.4100, trial 0: 0.4000"
     assert describe(progress) == said
     assert describe(progress, left_s=65) == f"{said}, 1:05 left of this phase"
+    hurried = dataclasses.replace(progress, budget_left_s=30.0)
+    assert [_within_budget(one, 65.0) for one in (progress, hurried)] == [65.0, 30.0]
     later = SweepProgress(stage="held-out", done=3, total=120, **moment)  # type: ignore[arg-type]
     assert counts(later) == (3, 120)
     assert stage_in_words(later) == "held-out (3 of 3)"
+    assert _within_budget(dataclasses.replace(later, budget_left_s=0.0), 65.0) == 65.0
     assert describe(later, left_s=5) == "trainings, 0:05 left of this phase"
 
 
@@ -237,7 +244,7 @@ def test_cautions_come_before_the_waiting_and_again_with_the_answer(
     b3dist: Command, small_lake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A new sweep knows how many epochs its recipe has; it is interrupted before it costs anything."""
-    sweep = concluded(searched(small_lake, tmp_path), adopted=False)
+    sweep = concluded(searched(small_lake, tmp_path, halving=True), adopted=False)
     outcome = b3dist("sweep", "--runs", tmp_path, "--resume", sweep.run.run_id, "--json")
     assert "two in three are stopped" in outcome.stderr
     assert any("two in three are stopped" in one for one in outcome.answer["warnings"])
@@ -271,3 +278,45 @@ def test_a_sweep_that_cannot_grow_keeps_its_verdict(b3dist: Command, small_lake:
     assert "journal.log is gone or empty" in b3dist(*grown).answer["error"]
     assert (sweep.run.path / "summary.json").read_bytes() == verdict
     assert SweepFolder.open(tmp_path, sweep.run.run_id).plan.trials == 9
+
+
+def test_a_search_out_of_time_says_so_and_goes_on_when_resumed(
+    b3dist: Command, small_lake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its verdict stands as long as no further trial may begin; `runs`, the answer and the page count the trials."""
+    sweep = concluded(lengthened(searched(small_lake, tmp_path)), adopted=True, out_of_time=True)
+    resumed = ["sweep", "--runs", tmp_path, "--resume", sweep.run.run_id, "--json"]
+    said = "stopped by --max-hours after 9 of 12 trials"
+    told = b3dist(*resumed, "--max-hours", "0")
+    assert (told.exit_code, told.answer["stopped"], told.answer["trials"]) == (0, said, 9)
+    assert "no trial begins" not in told.stderr
+    shown = b3dist(*resumed[:-1], "--max-hours", "0").stdout
+    assert f"{said}; the others: {sweep.run.how_to_resume()}" in shown
+    for words in (["list"], ["status", sweep.run.run_id]):
+        assert said in " ".join(b3dist("runs", *words, "--runs", tmp_path).stdout.split())
+    b3dist("report", sweep.run.run_id, "--runs", tmp_path)
+    assert f"The search was {said}" in (sweep.run.path / "report.html").read_text(encoding="utf-8")
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("b3dist.distributed.sweep.drive.connected", interrupted)
+    again = b3dist(*resumed, "--max-hours", "2", "--no-mlflow")
+    assert f"was {said}: it goes on, then the verdict comes anew" in again.stderr
+    assert "no trial begins after 2 hours" in again.stderr
+    assert "up to 54 trainings of one asset, as long as 18 whole trials" in again.stderr
+    assert "--max-hours 2" in again.answer["hint"]
+    assert json.loads((sweep.run.path / "summary.json").read_text(encoding="utf-8"))["state"] == "interrupted"
+
+
+@pytest.mark.usefixtures("no_gpu")
+def test_a_sweep_begun_on_gpus_is_resumed_on_gpus(b3dist: Command, small_lake: Path, tmp_path: Path) -> None:
+    """Without saying so again; on this machine that fails, and it can be told otherwise."""
+    sweep = searched(small_lake, tmp_path, engine="stack", gpus_per_worker=1.0)
+    resumed = ["sweep", "--runs", tmp_path, "--resume", sweep.run.run_id, "--json"]
+    outcome = b3dist(*resumed)
+    assert outcome.exit_code == 1
+    assert "1 GPUs per worker asked for, but the cluster has 0" in outcome.answer["error"]
+    assert "--gpus-per-worker 0" in outcome.answer["hint"]
+    sweep.journal.unlink()
+    assert "journal.log is gone or empty" in b3dist(*resumed, "--gpus-per-worker", "0").answer["error"]

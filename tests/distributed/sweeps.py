@@ -2,6 +2,7 @@
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -73,13 +74,20 @@ def scored(share: float) -> AssetScore:
     )
 
 
-def concluded(sweep: SweepFolder, *, adopted: bool, found: int = 28) -> SweepFolder:
+def lengthened(sweep: SweepFolder, *, trials: int = 12) -> SweepFolder:
+    """The same with more trials planned than have begun."""
+    plan = replace(sweep.plan, trials=trials)
+    return SweepFolder(sweep.run.replace_options(plan.to_dict()), plan)
+
+
+def concluded(sweep: SweepFolder, *, adopted: bool, found: int = 28, out_of_time: bool = False) -> SweepFolder:
     """The same with finalists, a verdict, and choices per asset if it is that kind of sweep.
 
     Args:
         sweep: searched.
         adopted: whether the winner beats trial 0 on held-out assets.
         found: of 40 buys per held-out asset, those that an adopted winner finds; with 2 always holding is better.
+        out_of_time: whether the search ended before the trials planned.
     """
     records = Search(search_settings(sweep), sweep.journal).records()
     best = max((one for one in records if one.values), key=lambda one: (one.values or (0.0,))[0])
@@ -97,7 +105,7 @@ def concluded(sweep: SweepFolder, *, adopted: bool, found: int = 28) -> SweepFol
         choices=choices if sweep.plan.per_asset else [],
         asset_verdict=verdict if sweep.plan.per_asset else None,
     )
-    summary = write_outcome(sweep, records, outcome, state="finished", started=time.time())
+    summary = write_outcome(sweep, records, outcome, state="finished", started=time.time(), out_of_time=out_of_time)
     sweep.run.write_summary({**summary, "tracking": None})
     return sweep
 

@@ -1,5 +1,6 @@
 """Every command that goes on with a run is whole: it can be copied and called from any folder."""
 
+import dataclasses
 import re
 import shlex
 from pathlib import Path
@@ -13,7 +14,9 @@ from b3dist.distributed.fit_thread import FitThread
 from b3dist.distributed.fleet import FleetOptions, _Watch, how_to_resume
 from b3dist.distributed.pooled import PooledOptions, _outcome
 from b3dist.distributed.selection import new_run, reopen_lake
+from b3dist.distributed.sweep.budget import TimeBudget
 from b3dist.distributed.sweep.drive import how_to_resume as how_to_resume_sweep
+from b3dist.distributed.sweep.folder import SweepFolder
 from b3dist.errors import RunError
 from b3dist.run_folder import RunFolder
 from tests.distributed.sweeps import begun
@@ -81,12 +84,17 @@ def test_a_pooled_run_whose_workers_gave_up_is_resumed_as_it_was_driven(small_la
 
 
 def test_a_sweep_is_resumed_as_it_was_driven(small_lake: Path, tmp_path: Path) -> None:
-    """It keeps its engine, not its GPUs."""
+    """It keeps its engine and its GPUs, not its hours."""
     sweep = begun(small_lake, tmp_path)
     assert shlex.split(how_to_resume_sweep(sweep, FleetOptions(workers=3))) == resumed(sweep.run, "--workers", "3")
     on_gpus = FleetOptions(gpus_per_worker=1, engine="stack")
     given = ["--gpus-per-worker", "1", "--engine", "stack"]
     assert shlex.split(how_to_resume_sweep(sweep, on_gpus)) == resumed(sweep.run, *given)
+    budget = TimeBudget(0.5)
+    assert shlex.split(how_to_resume_sweep(sweep, on_gpus, budget)) == resumed(sweep.run, "--max-hours", "0.5", *given)
+    plan = dataclasses.replace(sweep.plan, engine="stack", gpus_per_worker=1)
+    begun_on_gpus = SweepFolder(sweep.run, plan)
+    assert shlex.split(how_to_resume_sweep(begun_on_gpus, on_gpus)) == resumed(sweep.run)
 
 
 def test_resume_commands_are_put_together_in_one_place() -> None:

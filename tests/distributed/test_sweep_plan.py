@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -57,12 +58,43 @@ def test_assets_that_cannot_be_trained_are_left_out_and_named(small_lake: Path, 
 
 @pytest.mark.parametrize(
     "changes",
-    [{"trials": 0}, {"seeds": 0}, {"seeds": 10**9}, {"finalists": 101}, {"per_asset": True, "two_objectives": True}],
+    [
+        {"trials": 0},
+        {"seeds": 0},
+        {"seeds": 10**9},
+        {"finalists": 101},
+        {"per_asset": True, "two_objectives": True},
+        {"per_asset": True, "halving": True},
+        {"two_objectives": True, "halving": True},
+    ],
 )
 def test_requests_that_make_no_sense_are_refused(changes: dict[str, int]) -> None:
     """Before any folder is made."""
     with pytest.raises(ConfigError):
         SweepRequest(**changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("epochs", "patience", "request_", "expected"),
+    [
+        (50, 20, {}, True),
+        (12, 20, {}, True),
+        (11, 20, {}, False),
+        (50, 10, {}, False),
+        (50, 20, {"trials": 14}, False),
+        (9, 20, {"trials": 8, "halving": True}, True),
+        (50, 20, {"halving": False}, False),
+        (50, 20, {"per_asset": True}, False),
+        (50, 20, {"two_objectives": True}, False),
+    ],
+)
+def test_trials_are_stopped_early_where_the_rung_says_something_or_on_request(
+    small_lake: Path, tmp_path: Path, epochs: int, patience: int, request_: dict[str, Any], expected: bool
+) -> None:
+    """From four epochs on, which are a third of those sure to be trained, and with trials enough."""
+    base = BASE.with_overrides([f"training.epochs={epochs}", f"training.patience={patience}"])
+    sweep = new_sweep(Lake(small_lake), tmp_path, base, SweepRequest(cohort_size=2, **request_))
+    assert sweep.plan.halving is expected
 
 
 def test_a_plan_survives_its_file(small_lake: Path, tmp_path: Path) -> None:
@@ -91,6 +123,8 @@ def test_a_plan_survives_its_file(small_lake: Path, tmp_path: Path) -> None:
         (["excluded"], []),
         (["engine"], "both"),
         (["halving"], None),
+        (["gpus_per_worker"], "1"),
+        (["gpus_per_worker"], -1),
     ],
 )
 def test_a_damaged_plan_is_called_that(small_lake: Path, tmp_path: Path, place: list[str | int], value: object) -> None:

@@ -8,9 +8,10 @@ import pytest
 
 from b3dist.distributed.ledger import Ledger
 from b3dist.distributed.run_list import list_runs, run_status
+from b3dist.distributed.sweep.status import SEARCH_STOPPED
 from b3dist.tuning.journal import TrialRecord, read_trials
 from tests.distributed.runs import contents
-from tests.distributed.sweeps import begun, concluded, searched
+from tests.distributed.sweeps import begun, concluded, lengthened, searched
 
 
 def marks(status: dict[str, Any]) -> dict[int, str | None]:
@@ -107,3 +108,23 @@ def test_two_objectives_mark_the_front(small_lake: Path, tmp_path: Path) -> None
     sweep = searched(small_lake, tmp_path, two_objectives=True)
     status = run_status(tmp_path, sweep.run.run_id)
     assert marks(status)[status["best"]["trial"]] == "front"
+
+
+def test_a_search_out_of_time_is_over_until_the_sweep_is_resumed(small_lake: Path, tmp_path: Path) -> None:
+    """Nine of twelve trials: finalists are the phase; with the next driver the search is again."""
+    sweep = lengthened(searched(small_lake, tmp_path))
+    phases = [run_status(tmp_path, sweep.run.run_id)["phase"]]
+    for event in (SEARCH_STOPPED, "opened"):
+        ledger = Ledger(sweep.run.ledger)
+        ledger.append(event)
+        ledger.close()
+        phases.append(run_status(tmp_path, sweep.run.run_id)["phase"])
+    assert [(phase["name"], phase["done"], phase["total"]) for phase in phases] == [
+        ("search", 9, 12),
+        ("finalists", 0, 36),
+        ("search", 9, 12),
+    ]
+    assert list_runs(tmp_path)[0].stopped is None
+    concluded(sweep, adopted=True, out_of_time=True)
+    (info,) = list_runs(tmp_path)
+    assert (info.state, info.stopped) == ("finished", "stopped by --max-hours after 9 of 12 trials")

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from ray.tune.search import Searcher
 
 from b3dist.data.lake import Lake
+from b3dist.distributed.sweep.budget import TimeBudget
 from b3dist.distributed.sweep.drive import engine_of, search_settings
 from b3dist.distributed.sweep.folder import SweepFolder
 from b3dist.distributed.sweep.plan import SweepRequest, new_sweep
@@ -41,9 +42,19 @@ SETS: list[Params] = [
 class Tuned:
     """A sweep's search as Tune runs it, with one worker."""
 
-    def __init__(self, lake: Path, runs: Path, engine: Engine, sizes: PackSizes, **request: Any) -> None:
+    def __init__(
+        self,
+        lake: Path,
+        runs: Path,
+        engine: Engine,
+        sizes: PackSizes,
+        *,
+        budget: TimeBudget | None = None,
+        **request: Any,
+    ) -> None:
         base = BASE.with_overrides(["model.hidden_size=12"])
-        request = {"trials": 8, "cohort_size": 3, "search": SEARCHED, "engine": engine, **request}
+        usual = {"trials": 8, "cohort_size": 3, "search": SEARCHED, "engine": engine, "halving": True}
+        request = {**usual, **request}
         self.sweep = new_sweep(Lake(lake), runs, base, SweepRequest(**request))
         search = Search(search_settings(self.sweep), self.sweep.journal)
         for params in SETS:
@@ -56,6 +67,7 @@ class Tuned:
             sizes=sizes,
             notify=self.events.append,
             tell_ended=self.told.update,
+            budget=budget,
         )
         self.settings = TrialSettings(
             lake=lake,
@@ -242,6 +254,78 @@ def test_a_trial_whose_assets_cannot_be_prepared_fails_alone(small_lake: Path, t
     assert set(reports["0"]["assets"]) == set(tuned.sweep.plan.cohort)
 
 
+class Clock:
+    """Stands still until it is set."""
+
+    def __init__(self) -> None:
+        self.seconds = 100.0
+
+    def __call__(self) -> float:
+        """As a clock is asked."""
+        return self.seconds
+
+
+@pytest.mark.parametrize("engine", ["single", "stack"])
+def test_no_trial_begins_once_the_time_is_up(small_lake: Path, tmp_path: Path, engine: Engine) -> None:
+    """What runs ends as it would have; the rest is left for a resumed sweep, which goes on with the same trials."""
+    clock = Clock()
+    sizes = PackSizes(exactly=2)
+    tuned = Tuned(small_lake, tmp_path / "cut", engine, sizes, budget=TimeBudget(1.0, clock=clock), halving=False)
+    config = tuned.suggest.suggest("pack-0")
+    assert isinstance(config, dict)
+    clock.seconds += 3599
+    assert not tuned.suggest.out_of_time
+    clock.seconds += 2
+    worker, done = tuned.worker(config), False
+    while not done:
+        result = worker.step()
+        done = bool(result["done"]) or tuned.suggest.on_epoch("pack-0", result)
+    tuned.suggest.on_trial_complete("pack-0", result)
+    assert tuned.suggest.suggest("pack-1") == Searcher.FINISHED
+    assert tuned.suggest.out_of_time
+    whole = Tuned(small_lake, tmp_path / "whole", engine, sizes, halving=False)
+    whole.run()
+    for one, other in zip(tuned.records[:2], whole.records[:2], strict=True):
+        assert_same_trial(one, other)
+    resumed = Search(search_settings(tuned.sweep), tuned.sweep.journal)
+    asked = [resumed.ask() for _ in range(7)]
+    assert [one.params if one else None for one in asked] == [*(one.params for one in whole.records[2:]), None]
+
+
+def test_the_starting_values_are_tried_whatever_the_time(small_lake: Path, tmp_path: Path) -> None:
+    """Alone, if it is up already; there would be nothing to compare with. Abandoned, they have not been tried."""
+    tuned = Tuned(small_lake, tmp_path, "stack", PackSizes(exactly=4), budget=TimeBudget(0.0))
+    config = tuned.suggest.suggest("pack-0")
+    assert isinstance(config, dict)
+    assert [one["number"] for one in json.loads(config[TRIALS])] == [0]
+    resumed = Search(search_settings(tuned.sweep), tuned.sweep.journal)
+    assert not resumed.baseline_begun
+    late = Suggest(
+        resumed,
+        workers=1,
+        sizes=PackSizes(),
+        notify=tuned.events.append,
+        tell_ended=None,
+        budget=TimeBudget(0.0),
+    )
+    while not resumed.baseline_begun:
+        assert isinstance(late.suggest(f"pack-{len(resumed.records())}"), dict)
+        late._running.clear()
+    assert late.suggest("next") == Searcher.FINISHED
+
+
+def test_a_pack_whose_worker_died_is_begun_again_after_the_time_is_up(small_lake: Path, tmp_path: Path) -> None:
+    """Its trials ran."""
+    clock = Clock()
+    tuned = Tuned(small_lake, tmp_path, "single", PackSizes(), budget=TimeBudget(1.0, clock=clock))
+    config = tuned.suggest.suggest("pack-0")
+    clock.seconds += 3601
+    tuned.suggest.on_death("pack-0")
+    tuned.suggest.on_trial_complete("pack-0", error=True)
+    assert tuned.suggest.suggest("pack-1") == config
+    assert not tuned.suggest.out_of_time
+
+
 @given(trials=st.integers(1, 200), workers=st.integers(1, 8), most=st.integers(1, 60))
 def test_automatic_packs_leave_something_to_learn_from(trials: int, workers: int, most: int) -> None:
     """Never more than fit, never more than a quarter of what is left to each worker, one at a time in the end."""
@@ -255,13 +339,15 @@ def test_automatic_packs_leave_something_to_learn_from(trials: int, workers: int
     assert sizes[-1] == 1
 
 
-def test_a_resumed_sweep_keeps_its_engine_unless_told_otherwise(small_lake: Path, tmp_path: Path) -> None:
+def test_a_resumed_sweep_keeps_its_engine_and_gpus_unless_told_otherwise(small_lake: Path, tmp_path: Path) -> None:
     """It is part of the plan on disk; a plan written before there were engines is a single one."""
-    from b3dist.distributed.fleet import FleetOptions
+    from b3dist.distributed.fleet import FleetOptions, kept_options
 
-    sweep = new_sweep(Lake(small_lake), tmp_path, BASE, SweepRequest(cohort_size=2, engine="stack", trials_at_once=3))
+    request = SweepRequest(cohort_size=2, engine="stack", trials_at_once=3, gpus_per_worker=0.25)
+    sweep = new_sweep(Lake(small_lake), tmp_path, BASE, request)
     again = SweepFolder.open(tmp_path, sweep.run.run_id)
     assert (again.plan.engine, again.plan.trials_at_once) == ("stack", 3)
+    assert kept_options(again.run) == {"engine": "stack", "gpus_per_worker": 0.25}
     assert engine_of(again, FleetOptions()) == "stack"
     assert engine_of(again, FleetOptions(engine="single", gpus_per_worker=1)) == "single"
     old = {name: value for name, value in sweep.plan.to_dict().items() if name not in ("engine", "trials_at_once")}

@@ -11,10 +11,8 @@ from b3dist.tuning.finalists import baseline_of
 from b3dist.tuning.journal import TrialRecord
 from b3dist.tuning.scores import AssetScore, CohortScore, constant_scores, most_frequent_action, support_of
 from b3dist.tuning.standings import warn_of_rare
-from b3dist.tuning.study import first_rung, sure_epochs
+from b3dist.tuning.study import first_rung, sure_epochs, worth_halving
 
-_FEW_EPOCHS, _FEW_TRIALS = 10, 15
-"""Below either, successive halving decides on next to nothing."""
 _CHANGES_WINDOWS = {
     "data.lookback": "windows (the parts' borders move)",
     "data.volatility_multiple": "labels (what counts as a move changes)",
@@ -46,7 +44,7 @@ def _short(plan: SweepPlan, config: Config) -> str | None:
 
 def _halved(plan: SweepPlan, config: Config) -> str | None:
     epochs = sure_epochs(config)
-    if not plan.halving or (epochs >= _FEW_EPOCHS and plan.trials >= _FEW_TRIALS):
+    if not plan.halving or worth_halving(epochs, plan.trials):
         return None
     return (
         f"with {plan.trials} trials of {epochs} epochs two in three are stopped after epoch {first_rung(epochs)}, "

@@ -11,18 +11,20 @@ import queue
 import shutil
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from b3dist.distributed.cluster import connected, num_workers_for, require_device
 from b3dist.distributed.fleet import FleetOptions
 from b3dist.distributed.ledger import Ledger
 from b3dist.distributed.sweep.agreement import require_whole_journal, tell_ledger
+from b3dist.distributed.sweep.budget import TimeBudget
 from b3dist.distributed.sweep.evaluations import Evaluations
 from b3dist.distributed.sweep.folder import SweepFolder
 from b3dist.distributed.sweep.outcome import Outcome, finished_summary, write_outcome
 from b3dist.distributed.sweep.progress import SweepProgress
 from b3dist.distributed.sweep.stages import Stages
+from b3dist.distributed.sweep.status import SEARCH_STOPPED
 from b3dist.distributed.sweep.tracking import SweepTracking
 from b3dist.errors import B3distError, ConfigError, RunError, StorageError
 from b3dist.tuning.study import Search, SearchSettings, sure_epochs
@@ -34,17 +36,22 @@ _POLL_S = 0.25
 
 
 def drive_sweep(
-    sweep: SweepFolder, options: FleetOptions, *, on_progress: Callable[[SweepProgress], None] | None = None
+    sweep: SweepFolder,
+    options: FleetOptions,
+    *,
+    budget: TimeBudget | None = None,
+    on_progress: Callable[[SweepProgress], None] | None = None,
 ) -> dict[str, Any]:
     """Run what is left of a sweep, write best.yaml and summary.json.
 
     Args:
         sweep: a new one, or one to resume.
         options: where and how; nothing in it changes the numbers of a trial.
+        budget: how long trials may begin; what comes after the search takes its time all the same. None: no limit.
         on_progress: called a few times a second from this thread.
 
     Returns:
-        What summary.json holds; of a finished sweep what it held already, without anything started.
+        What summary.json holds; of a sweep that `has_ended` what it held already, without anything started.
 
     Raises:
         RunError: driven by another process, in trouble that no trial is to blame for, or finished with nothing to
@@ -56,18 +63,27 @@ def drive_sweep(
         raise ConfigError("a sweep needs a fixed number of workers", hint="--workers 4")
     started = time.time()
     with sweep.run.driven():
-        if (finished := finished_summary(sweep)) is not None:
+        if (finished := finished_summary(sweep)) is not None and has_ended(finished, budget):
             return _judged(finished)
         require_possible(sweep, options)
+        if finished is not None:
+            sweep.withdraw_verdict()
         evaluations = Evaluations.of(sweep.run.ledger)
         ledger = Ledger(sweep.run.ledger)
         try:
             ledger.append("opened", pid=os.getpid(), host=socket.gethostname(), engine=engine_of(sweep, options))
             search = Search(search_settings(sweep), sweep.journal)
             tell_ledger(search, ledger, sweep)
-            return _judged(_Drive(sweep, options, search, ledger, evaluations, started, on_progress).run())
+            drive = _Drive(sweep, options, search, ledger, evaluations, started, budget, on_progress)
+            return _judged(drive.run())
         finally:
             ledger.close()
+
+
+def has_ended(finished: Mapping[str, Any], budget: TimeBudget | None) -> bool:
+    """Whether a verdict is the last word: the search was not cut short by time, or may not go on now either."""
+    cut_short = finished["stopped"] is not None and finished["judged"]
+    return not cut_short or (budget is not None and budget.is_spent)
 
 
 def _judged(summary: dict[str, Any]) -> dict[str, Any]:
@@ -96,10 +112,12 @@ def engine_of(sweep: SweepFolder, options: FleetOptions) -> Literal["single", "s
     return sweep.plan.engine if options.engine == "auto" else options.engine
 
 
-def how_to_resume(sweep: SweepFolder, options: FleetOptions) -> str:
-    """The command that goes on with a sweep just as it was driven."""
+def how_to_resume(sweep: SweepFolder, options: FleetOptions, budget: TimeBudget | None = None) -> str:
+    """The command that goes on with a sweep just as it was driven, for as many hours once more."""
     driven = dataclasses.replace(options, engine=engine_of(sweep, options))
-    return sweep.run.how_to_resume(driven.to_given(kept={"engine": sweep.plan.engine}))
+    kept = {"engine": sweep.plan.engine, "gpus_per_worker": sweep.plan.gpus_per_worker}
+    hours = None if budget is None else f"{budget.hours:g}"
+    return sweep.run.how_to_resume({"--max-hours": hours, **driven.to_given(kept=kept)})
 
 
 def search_settings(sweep: SweepFolder) -> SearchSettings:
@@ -127,6 +145,7 @@ class _Drive:
         ledger: Ledger,
         evaluations: Evaluations,
         started: float,
+        budget: TimeBudget | None,
         on_progress: Callable[[SweepProgress], None] | None,
     ) -> None:
         self._sweep = sweep
@@ -135,6 +154,8 @@ class _Drive:
         self._ledger = ledger
         self._evaluations = evaluations
         self._started = started
+        self._budget = budget
+        self._out_of_time = False
         self._on_progress = on_progress
         self._tracking = SweepTracking(sweep, options)
         self._engine = engine_of(sweep, options)
@@ -165,6 +186,9 @@ class _Drive:
         self._track_trials()
         if self._search.num_left == 0 or self._search.baseline_failed:
             return
+        if self._budget is not None and self._budget.is_spent and self._search.baseline_begun:
+            self._stop_search()
+            return
         happened: queue.SimpleQueue[TrialEvent] = queue.SimpleQueue()
         thread = SearchThread(
             self._search,
@@ -173,6 +197,7 @@ class _Drive:
             sizes=self._pack_sizes(ray),
             storage=storage,
             notify=happened.put,
+            budget=self._budget,
             debug=self._options.debug,
         )
         thread.start()
@@ -188,12 +213,19 @@ class _Drive:
             if not alive:
                 break
             thread.join(_POLL_S)
-        if self._search.num_left and not self._search.baseline_failed:
+        if thread.out_of_time and thread.error is None:
+            self._stop_search()
+        elif self._search.num_left and not self._search.baseline_failed:
             cause = f": {type(thread.error).__name__}: {thread.error}" if thread.error else ""
             raise RunError(
                 f"sweep {self._sweep.run.run_id}: Ray Tune ended with {self._search.num_left} trials left{cause}",
-                hint=f"resume with: {how_to_resume(self._sweep, self._options)}",
+                hint=f"resume with: {how_to_resume(self._sweep, self._options, self._budget)}",
             ) from thread.error
+
+    def _stop_search(self) -> None:
+        """Note that the time was up before all trials had begun."""
+        self._out_of_time = True
+        self._ledger.append(SEARCH_STOPPED, by="--max-hours", left=self._search.num_left)
 
     def _run_stages(self, ray: Any) -> None:
         from b3dist.distributed.sweep.tasks import as_task, evaluate
@@ -263,11 +295,25 @@ class _Drive:
     def _show(self, stage: str, done: int = 0, total: int = 0) -> None:
         if self._on_progress is not None:
             self._on_progress(
-                SweepProgress.of(self._search.records(), self._sweep.plan, stage=stage, done=done, total=total)
+                SweepProgress.of(
+                    self._search.records(),
+                    self._sweep.plan,
+                    stage=stage,
+                    done=done,
+                    total=total,
+                    budget_left_s=None if self._budget is None else self._budget.left_s,
+                )
             )
 
     def _finish(self, state: str) -> dict[str, Any]:
-        summary = write_outcome(self._sweep, self._search.records(), self._outcome, state=state, started=self._started)
+        summary = write_outcome(
+            self._sweep,
+            self._search.records(),
+            self._outcome,
+            state=state,
+            started=self._started,
+            out_of_time=self._out_of_time,
+        )
         summary["engine"] = self._engine
         summary["tracking"] = self._tracking.finish(summary, state)
         self._sweep.run.write_summary(summary)

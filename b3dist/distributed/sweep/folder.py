@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from b3dist.config import Config
-from b3dist.errors import ConfigError, RunError
+from b3dist.errors import ConfigError, RunError, StorageError
 from b3dist.run_folder import RunFolder
 from b3dist.tuning.space import SearchSpace
 
@@ -42,6 +42,8 @@ class SweepPlan:
     per_asset: bool
     engine: Literal["single", "stack"] = "single"
     """Models one after the other, or stacks of trials x assets; the same numbers up to the order of float sums."""
+    gpus_per_worker: float = 0.0
+    """GPUs, or the share of one, that a worker was begun with, and a resumed sweep asks for again."""
     trials_at_once: int | None = None
     """Trials that a worker trains as one stack; None: chosen by what fits and what is left."""
     recipe_epochs: int | None = None
@@ -62,11 +64,19 @@ class SweepPlan:
         _require("cohort", self.cohort, len(self.cohort) > 0)
         _require("excluded", self.excluded, isinstance(self.excluded, dict))
         _require("engine", self.engine, self.engine in ("single", "stack"))
+        gpus = self.gpus_per_worker
+        _require("gpus_per_worker", gpus, type(gpus) in (int, float) and gpus >= 0)
 
     @property
     def phases(self) -> tuple[str, ...]:
         """What a sweep goes through, in order."""
         return ("search", "finalists", "held-out", *(("per-asset",) if self.per_asset else ()))
+
+    @property
+    def most_trainings(self) -> int:
+        """Trainings of one asset after the search, if there are as many finalists as may be and one of them wins."""
+        own = len(self.cohort) if self.per_asset else 0  # trial 0's are the finalists' already
+        return self.seeds * ((self.finalists + 1) * len(self.cohort) + 2 * len(self.held_out) + own)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data."""
@@ -108,6 +118,18 @@ class SweepFolder:
     def config(self) -> Config:
         """Where the search starts."""
         return self.run.settings.config
+
+    def withdraw_verdict(self) -> None:
+        """Delete what a sweep that goes on must not be taken for; by its driver.
+
+        Raises:
+            StorageError: the folder cannot be written.
+        """
+        try:
+            for stale in (self.run.path / "summary.json", *self.run.assets.glob("*.yaml")):
+                stale.unlink(missing_ok=True)
+        except OSError as error:
+            raise StorageError(f"cannot go on with {self.run.path}: {error.strerror}") from error
 
     @classmethod
     def open(cls, runs: Path, sweep_id: str) -> "SweepFolder":

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from b3dist.config import Config
+from b3dist.distributed.sweep.budget import describe_stop
 from b3dist.distributed.sweep.cautions import cautions_before, cautions_of, describe_cohort
 from b3dist.distributed.sweep.folder import SweepFolder
 from b3dist.distributed.sweep.summary import read_sweep_summary
@@ -57,7 +58,13 @@ class Outcome:
 
 
 def write_outcome(
-    sweep: SweepFolder, records: Sequence[TrialRecord], outcome: Outcome | None, *, state: str, started: float
+    sweep: SweepFolder,
+    records: Sequence[TrialRecord],
+    outcome: Outcome | None,
+    *,
+    state: str,
+    started: float,
+    out_of_time: bool = False,
 ) -> dict[str, Any]:
     """Write the configurations to use, and return what summary.json is to hold.
 
@@ -67,6 +74,7 @@ def write_outcome(
         outcome: of the stages after the search; None if they did not end, and nothing is written.
         state: finished or interrupted.
         started: when this invocation began, seconds since 1970.
+        out_of_time: whether the search ended with trials left, as its time was up.
 
     Raises:
         StorageError: disk full or not writable.
@@ -79,16 +87,18 @@ def write_outcome(
         _write_choices(sweep, records, outcome)
         _write_trials(sweep, records, outcome)
     states = Counter(record.state for record in records if not record.was_abandoned)
+    settled = sum(states[name] for name in ("complete", "pruned", "failed"))
     return {
         "schema_version": SCHEMA_VERSION,
         "run_id": sweep.run.run_id,
         "kind": sweep.run.settings.kind,
         "state": state,
+        "stopped": describe_stop(settled, sweep.plan.trials) if out_of_time else None,
         "totals": {
-            "trials": sum(states[name] for name in ("complete", "pruned", "failed")),
+            "trials": settled,
             **{name: states[name] for name in ("complete", "pruned", "failed")},
             "abandoned": sum(record.was_abandoned for record in records),
-            "left": sweep.plan.trials - sum(states[name] for name in ("complete", "pruned", "failed")),
+            "left": sweep.plan.trials - settled,
             "assets": len(sweep.plan.cohort),
             "held_out": len(sweep.plan.held_out),
             "windows_trained": sum(record.attributes.get("windows_trained", 0) for record in records),
@@ -119,7 +129,7 @@ def finished_summary(sweep: SweepFolder) -> dict[str, Any] | None:
         return None  # damaged: written again, from what journal and ledger hold
     if summary is None or summary["state"] != "finished" or not sweep.best.is_file():
         return None
-    return {"engine": "single", "judged": True, **summary}  # which older versions did not write
+    return {"engine": "single", "judged": True, "stopped": None, **summary}  # which older versions did not write
 
 
 def describe_trial(record: TrialRecord) -> dict[str, Any]:

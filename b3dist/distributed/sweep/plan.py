@@ -13,10 +13,10 @@ from b3dist.data.lake import Lake
 from b3dist.data.schema import ACTIONS
 from b3dist.distributed.selection import choose_tickers, new_run
 from b3dist.distributed.sweep.folder import KIND, SweepFolder, SweepPlan
-from b3dist.errors import ConfigError, DataError, InsufficientDataError, StorageError
-from b3dist.run_folder import RunFolder, replace_json
+from b3dist.errors import ConfigError, DataError, InsufficientDataError
 from b3dist.training.asset import load_asset
 from b3dist.tuning.space import SearchSpace, search_space
+from b3dist.tuning.study import sure_epochs, worth_halving
 
 _MOST_REPEATS: Final = 100
 """Finalists, and seeds of each: far more than tells them apart."""
@@ -39,9 +39,11 @@ class SweepRequest:
     """Best trials that are tried again under fresh seeds."""
     seeds: int = 3
     two_objectives: bool = False
-    halving: bool = True
+    halving: bool | None = None
+    """Stop trials early; None: where that is worth it (`worth_halving`)."""
     per_asset: bool = False
     engine: Literal["single", "stack"] = "single"
+    gpus_per_worker: float = 0.0
     trials_at_once: int | None = None
     """Per worker, on the stack engine; None: automatic."""
     recipe_epochs: int | None = None
@@ -65,6 +67,11 @@ class SweepRequest:
             )
         if not 0 <= self.held_out <= 1000:
             raise ConfigError(f"held_out must be between 0 and 1000, got {self.held_out}")
+        if self.halving and (self.per_asset or self.two_objectives):
+            # A set that is bad for the cohort, or in one objective, may be the best for an asset, or in the other.
+            raise ConfigError(
+                "trials are never stopped early with --per-asset or --two-objectives", hint="leave out --halving"
+            )
         if self.per_asset and self.two_objectives:
             raise ConfigError(
                 "parameters per asset are chosen by macro F1 alone", hint="leave out --two-objectives or --per-asset"
@@ -103,15 +110,22 @@ def new_sweep(lake: Lake, runs: Path, base: Config, request: SweepRequest) -> Sw
         finalists=request.finalists,
         seeds=request.seeds,
         two_objectives=request.two_objectives,
-        # A set that is bad for the cohort may be the best for one of its assets.
-        halving=request.halving and not request.per_asset and not request.two_objectives,
+        halving=_halves(request, base),
         per_asset=request.per_asset,
         engine=request.engine,
+        gpus_per_worker=request.gpus_per_worker,
         trials_at_once=request.trials_at_once,
         recipe_epochs=request.recipe_epochs,
         support=[sum(usable.support[ticker][action] for ticker in cohort) for action in range(len(ACTIONS))],
     )
     return SweepFolder(new_run(lake, runs, base, tickers=plan.cohort, kind=KIND, options=plan.to_dict()), plan)
+
+
+def _halves(request: SweepRequest, base: Config) -> bool:
+    """Whether trials are stopped early: as asked for, or where it is worth it."""
+    if request.per_asset or request.two_objectives:
+        return False
+    return worth_halving(sure_epochs(base), request.trials) if request.halving is None else request.halving
 
 
 def extend_sweep(sweep: SweepFolder, trials: int) -> SweepFolder:
@@ -133,16 +147,9 @@ def extend_sweep(sweep: SweepFolder, trials: int) -> SweepFolder:
     if trials == sweep.plan.trials:
         return sweep
     plan = replace(sweep.plan, trials=trials)
-    settings = replace(sweep.run.settings, options=plan.to_dict())
     with sweep.run.driven():
-        try:
-            # First: without it, and with the old plan, the verdict would only be drawn again.
-            for stale in (sweep.run.path / "summary.json", *sweep.run.assets.glob("*.yaml")):
-                stale.unlink(missing_ok=True)
-            replace_json(sweep.run.path / "config.json", {"run_id": sweep.run.run_id, **settings.to_dict()})
-        except OSError as error:
-            raise StorageError(f"cannot extend {sweep.run.path}: {error.strerror}", hint="free some space") from error
-    return SweepFolder(RunFolder(sweep.run.path, settings), plan)
+        sweep.withdraw_verdict()  # first: without it, and with the old plan, it would only be drawn again
+        return SweepFolder(sweep.run.replace_options(plan.to_dict()), plan)
 
 
 class _Usable:

@@ -27,9 +27,20 @@ class SweepProgress:
     done: int
     """Trainings of this stage, after the search."""
     total: int
+    budget_left_s: float | None = None
+    """Seconds in which trials may still begin; None: no limit."""
 
     @classmethod
-    def of(cls, records: Sequence[TrialRecord], plan: SweepPlan, *, stage: str, done: int, total: int) -> Self:
+    def of(
+        cls,
+        records: Sequence[TrialRecord],
+        plan: SweepPlan,
+        *,
+        stage: str,
+        done: int,
+        total: int,
+        budget_left_s: float | None = None,
+    ) -> Self:
         """Progress as the study tells it."""
         states = Counter(record.state for record in records if not record.was_abandoned)
         values = [record.values[0] for record in records if record.state == "complete" and record.values]
@@ -45,6 +56,7 @@ class SweepProgress:
             baseline=baselines[0] if baselines else None,
             done=done,
             total=total,
+            budget_left_s=budget_left_s,
         )
 
     @property

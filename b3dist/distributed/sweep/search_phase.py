@@ -15,6 +15,7 @@ from typing import Any, Final
 from ray import tune
 from ray._private import auto_init_hook
 
+from b3dist.distributed.sweep.budget import TimeBudget
 from b3dist.distributed.sweep.suggest import WORKER_DEATHS, PackSizes, StopWhenTold, Suggest, TrialEvent
 from b3dist.distributed.sweep.tasks import EndedTrials
 from b3dist.distributed.sweep.trial import TrialPack, TrialSettings
@@ -40,6 +41,7 @@ class SearchThread(threading.Thread):
         sizes: how many trials a pack is to have.
         storage: a folder for Tune's own files, deleted by the caller.
         notify: called from this thread with every event.
+        budget: how long trials may begin; None: no limit.
         debug: let Tune log its errors, each with a traceback; what they say is told in the study and by `error`.
     """
 
@@ -52,6 +54,7 @@ class SearchThread(threading.Thread):
         sizes: PackSizes,
         storage: Path,
         notify: Callable[[TrialEvent], None],
+        budget: TimeBudget | None = None,
         debug: bool = False,
     ) -> None:
         super().__init__(name="ray-tune-fit", daemon=True)
@@ -62,7 +65,12 @@ class SearchThread(threading.Thread):
         auto_init_hook.enable_auto_connect = False
         ended = EndedTrials() if settings.stack else None  # else every pack is a single trial, which Tune can stop
         suggest = Suggest(
-            search, workers=workers, sizes=sizes, notify=notify, tell_ended=ended.add if ended is not None else None
+            search,
+            workers=workers,
+            sizes=sizes,
+            notify=notify,
+            tell_ended=ended.add if ended is not None else None,
+            budget=budget,
         )
         self._suggest = suggest
         self._tuner = _make_tuner(
@@ -72,8 +80,13 @@ class SearchThread(threading.Thread):
 
     @property
     def stopped_by(self) -> RunError | None:
-        """What ended the search before its budget; known while workers may still train."""
+        """What ended the search before its trials; known while workers may still train."""
         return self._suggest.stopped_by
+
+    @property
+    def out_of_time(self) -> bool:
+        """Whether trials were left that might not begin any more; those that ran have ended once this thread has."""
+        return self._suggest.out_of_time
 
     def run(self) -> None:
         """Run every trial that is left."""

@@ -4,7 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from b3dist.distributed.ledger import Event, read_ledger
 from b3dist.distributed.sweep.folder import JOURNAL, SweepPlan, plan_of
@@ -35,6 +35,10 @@ def trial_states(path: Path) -> dict[int, str]:
     return states
 
 
+SEARCH_STOPPED: Final = "search-stopped"
+"""The ledger's event for a search whose time was up before all trials had begun."""
+
+
 class SweepCounts(NamedTuple):
     """A sweep in a line."""
 
@@ -47,6 +51,8 @@ class SweepCounts(NamedTuple):
     """The trial in best.yaml, if it is another than the one started from."""
     conclusion: str | None
     """The verdict in a few words; sweeps of before have none."""
+    stopped: str | None
+    """Why the search ended before its trials, if it did."""
 
 
 def sweep_counts(run: RunFolder) -> SweepCounts:
@@ -66,6 +72,7 @@ def sweep_counts(run: RunFolder) -> SweepCounts:
         verdict=summary["verdict"]["reason"] if summary.get("verdict") else None,
         adopted=best.get("trial") if best.get("adopted") else None,
         conclusion=(summary.get("verdict") or {}).get("conclusion"),
+        stopped=summary.get("stopped") if summary.get("state") == "finished" else None,
     )
 
 
@@ -133,7 +140,7 @@ def _phase(plan: SweepPlan, records: "Sequence[TrialRecord]", events: Sequence[E
     from b3dist.tuning.finalists import baseline_of, choose_finalists
 
     settled = sum(one.state in ("complete", "pruned", "failed") and not one.was_abandoned for one in records)
-    if settled < plan.trials:
+    if settled < plan.trials and not _search_stopped(events):
         return _described(plan, "search", settled, plan.trials)
     baseline = baseline_of(records)
     chosen = choose_finalists(records, most=plan.finalists, two_objectives=plan.two_objectives) if baseline else []
@@ -151,6 +158,12 @@ def _phase(plan: SweepPlan, records: "Sequence[TrialRecord]", events: Sequence[E
     winner = next((params for params in reversed(own) if params != start), None)
     judged = sum(params in (start, winner) for params in own)
     return _described(plan, "held-out", judged, 2 * plan.seeds * len(plan.held_out))
+
+
+def _search_stopped(events: Sequence[Event]) -> bool:
+    """Whether the newest driver's search was stopped; one before it may have stopped a search that now goes on."""
+    last = next((event for event in reversed(events) if event["event"] in ("opened", SEARCH_STOPPED)), None)
+    return last is not None and last["event"] == SEARCH_STOPPED
 
 
 def _described(plan: SweepPlan, name: str, done: int, total: int | None) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any, Final
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from b3dist.distributed.sweep.budget import TimeBudget
 from b3dist.distributed.sweep.trial import REPORTS, TRIALS
 from b3dist.distributed.sweep.trouble import TROUBLE
 from b3dist.errors import RunError
@@ -71,6 +72,7 @@ class Suggest(Searcher):  # type: ignore[misc]
         sizes: how many trials a pack is to have.
         notify: called with every event.
         tell_ended: called with trials that ended while others of their pack go on; None: a pack is a single trial.
+        budget: how long trials may begin; the one with the starting values begins all the same. None: no limit.
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class Suggest(Searcher):  # type: ignore[misc]
         sizes: PackSizes,
         notify: Callable[[TrialEvent], None],
         tell_ended: Callable[[list[int]], None] | None,
+        budget: TimeBudget | None = None,
     ) -> None:
         super().__init__()
         self._search = search
@@ -88,10 +91,13 @@ class Suggest(Searcher):  # type: ignore[misc]
         self._sizes = sizes
         self._notify = notify
         self._tell_ended = tell_ended
+        self._budget = budget
         self._running: dict[str, _Pack] = {}
         self._lost: list[_Pack] = []
         self.stopped_by: RunError | None = None
-        """What ended the search before its budget; the trials it left running are begun again by a resumed sweep."""
+        """What ended the search before its trials; those it left running are begun again by a resumed sweep."""
+        self.out_of_time = False
+        """Whether trials were left that might not begin any more."""
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune writes a copy of itself to the disk that no sweep is ever resumed from."""
@@ -177,8 +183,13 @@ class Suggest(Searcher):  # type: ignore[misc]
         return None
 
     def _ask(self) -> _Pack | None:
-        """The next trials as a pack; None if all have begun."""
-        size = self._sizes.next(self._search.num_left, self._workers)
+        """The next trials as a pack; None if all have begun, or no more may."""
+        left = self._search.num_left
+        late = self._budget is not None and self._budget.is_spent
+        if late and left and self._search.baseline_begun:
+            self.out_of_time = True
+            return None
+        size = 1 if late else self._sizes.next(left, self._workers)
         asked: list[dict[str, Any]] = []
         while len(asked) < size and (suggestion := self._search.ask(together=size > 1)) is not None:
             asked.append(vars(suggestion))
