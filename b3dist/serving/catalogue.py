@@ -124,7 +124,7 @@ class Catalogues:
         """
         serving = self.holder.current
         if serving is None:
-            why = self.holder.last_error
+            why = self.holder.shown_error
             raise Refusal(
                 503,
                 f"no release is ready: {why}" if why else "the release is still being loaded",

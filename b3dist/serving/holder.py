@@ -18,6 +18,7 @@ from b3dist.data.lake import Lake
 from b3dist.errors import B3distError, DataError
 from b3dist.release import Release, ReleaseStore
 from b3dist.scoring import Scorer
+from b3dist.serving.problems import without_folders
 from b3dist.serving.served import Served
 
 _LOGGER = logging.getLogger("ray.serve")  # in a replica its handlers write into Serve's log files
@@ -47,7 +48,9 @@ class Holder:
         self.current: Serving | None = None
         """What is served; None until the first release is warm. Read once per batch."""
         self.last_error: str | None = None
-        """Why the newest configuration could not be taken over; None once one was."""
+        """Why the newest configuration could not be taken over; None once one was. For the server's own eyes."""
+        self.shown_error: str | None = None
+        """The same without folders, as whoever asks may read it."""
         self.taken_over = 0
         """How often something was taken over."""
         self.refused = 0
@@ -73,9 +76,10 @@ class Holder:
                 return False
             try:
                 self._swap(_prepared(Served.from_user_config(user_config)))
-                self.last_error = None
+                self.last_error = self.shown_error = None
             except Exception as error:  # noqa: BLE001  a raise would end in DEPLOY_FAILED and 503 for good
                 self._refuse(error)
+                self.shown_error = without_folders(self.last_error or "", _folders_of(user_config))
                 self._fall_back(user_config)
             self._asked = user_config
             return self.last_error is None
@@ -120,6 +124,12 @@ class Holder:
                 self._swap(_prepared(Served.from_user_config({**user_config, "release": fallback, "alias": None})))
         except Exception:
             _LOGGER.exception("the fallback cannot be taken over either")
+
+
+def _folders_of(user_config: object) -> list[str]:
+    """The folders that a configuration names, whatever it is."""
+    named = user_config if isinstance(user_config, Mapping) else {}
+    return [folder for name in ("releases", "lake") if isinstance(folder := named.get(name), str)]
 
 
 def _prepared(served: Served) -> Serving:

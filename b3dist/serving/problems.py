@@ -1,7 +1,10 @@
 """Every answer that is no 200 has one shape: {error, hint, ...facts}, as the command line's --json has it."""
 
 import json
-from collections.abc import Mapping
+import os
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from starlette.responses import Response
@@ -12,6 +15,7 @@ from b3dist.errors import B3distError, BadBarError, DataError, TooFewSessionsErr
 JSON = "application/json"
 ARROW = "application/vnd.apache.arrow.stream"
 RELEASE_HEADER = "X-Release-Id"
+_ABSOLUTE = re.compile(r"""(?<![\w.:/$}])/[^\s'"`,;:()\[\]{}<>]+""")
 _HEADERS = {401: {"WWW-Authenticate": "Bearer"}, 503: {"Retry-After": "1"}}
 
 
@@ -29,6 +33,21 @@ class Refusal(B3distError):
         super().__init__(message, hint=hint)
         self.status = status
         self.facts = dict(facts or {})
+
+
+def without_folders(text: str, folders: Iterable[str]) -> str:
+    """A message without where on the server things are: of each path the last name, below `folders` what follows.
+
+    Args:
+        text: written for the server's own eyes.
+        folders: paths whose own last name may be shown; `$NAME` stands for an environment variable.
+    """
+    named = [os.path.expandvars(folder) for folder in folders if folder and "\0" not in folder]
+    known = {form for folder in named for form in (folder, os.path.realpath(folder))}
+    for folder in sorted(known, key=len, reverse=True):
+        if len(Path(folder).parts) > 1:
+            text = text.replace(folder.rstrip("/"), Path(folder).name)
+    return _ABSOLUTE.sub(lambda found: found[0].rstrip("/").rpartition("/")[2], text)
 
 
 def visible(text: str) -> str:

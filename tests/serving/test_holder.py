@@ -67,10 +67,11 @@ def test_a_release_with_a_flipped_byte_is_refused(desk: Desk) -> None:
     desk.flip_a_byte(desk.second.release_id)
     assert not holder.take_over(desk.user_config(desk.second.release_id))
     assert predictions(holder) == before
-    assert "weights.pt" in str(holder.last_error)
+    assert str(desk.releases) in str(holder.last_error)
+    assert str(holder.shown_error).startswith(f"{desk.releases.name}/{desk.second.release_id}/weights.pt has sha256")
     desk.flip_a_byte(desk.second.release_id)
     assert holder.take_over(desk.user_config(desk.second.release_id))
-    assert holder.last_error is None
+    assert holder.last_error is holder.shown_error is None
 
 
 def test_a_release_that_answers_nan_is_refused(desk: Desk) -> None:

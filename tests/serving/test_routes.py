@@ -52,8 +52,9 @@ def test_before_a_release_is_warm_everything_but_healthz_is_503(tmp_path: Path) 
     for path, body in (("predict", {"ticker": "X"}), ("predict/bulk", {"tickers": ["*"]})):
         assert client.post(f"/v1/{path}", json=body).status_code == 503
     assert not holder.take_over({"releases": str(tmp_path), "release": "none", "lake": str(tmp_path)})
-    assert holder.last_error is not None
-    assert holder.last_error in client.get("/readyz").json()["error"]
+    assert "there is no release 'none' in" in client.get("/readyz").json()["error"]
+    assert str(tmp_path) in str(holder.last_error)
+    assert str(tmp_path) not in client.get("/readyz").text, "a path of the server"
 
 
 def test_assets_are_searched_and_paged(client: TestClient) -> None:

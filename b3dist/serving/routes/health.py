@@ -27,7 +27,7 @@ def health_routes(catalogues: Catalogues) -> APIRouter:
                 "release_id": catalogue.release_id,
                 "lake_manifest_hash": catalogue.serving.lake.manifest_hash,
                 "last_session": catalogue.resolve(None).isoformat(),
-                "not_taken_over": catalogues.holder.last_error,
+                "not_taken_over": catalogues.holder.shown_error,
             }
         )
 
