@@ -20,7 +20,8 @@ from b3dist.config import Config, DataConfig
 from b3dist.data.lake import Lake, ingest
 from b3dist.data.simulator import simulate
 from b3dist.errors import InsufficientDataError
-from b3dist.training.asset import evaluate_predictions, load_asset, tabulate_predictions
+from b3dist.training.asset import load_asset
+from b3dist.training.evaluation import evaluate_predictions, tabulate_predictions
 from b3dist.training.trainer import fit_asset
 
 

@@ -21,7 +21,7 @@ from b3dist.data.lake import Lake, ingest
 from b3dist.data.pooled import load_pooled
 from b3dist.data.simulator import simulate
 from b3dist.recipes import pooled
-from b3dist.training.asset import evaluate_predictions, tabulate_predictions
+from b3dist.training.evaluation import evaluate_predictions, tabulate_predictions
 from b3dist.training.pooled import PooledFitting
 from b3dist.training.trainer import Fit
 

@@ -32,7 +32,8 @@ from b3dist.data.simulator import simulate
 from b3dist.data.windows import BAR_COLUMNS, AssetData, read_history
 from b3dist.errors import InsufficientDataError
 from b3dist.recipes import pooled
-from b3dist.training.asset import load_asset, tabulate_predictions
+from b3dist.training.asset import load_asset
+from b3dist.training.evaluation import tabulate_predictions
 from b3dist.training.metrics import macro_f1
 from b3dist.training.pooled import PooledFitting
 from b3dist.training.return_unit import ReturnTarget

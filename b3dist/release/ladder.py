@@ -21,8 +21,8 @@ from b3dist.data.windows import SPLITS, Scaler
 from b3dist.errors import ReleaseError
 from b3dist.release.parts import AssetModel, AssetPart, part_of_bundle
 from b3dist.run_folder import RunFolder, bundle_folders, is_driven
-from b3dist.training.asset import evaluate_predictions
 from b3dist.training.bundle import library_versions, read_bundle, serialise_weights
+from b3dist.training.evaluation import evaluate_predictions
 from b3dist.training.pooled_bundle import MODEL_FOLDER
 from b3dist.training.return_unit import ReturnTarget
 

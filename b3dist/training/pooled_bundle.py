@@ -20,8 +20,9 @@ from b3dist.config import Config
 from b3dist.data.pooled import PooledData
 from b3dist.data.schema import SCHEMA_VERSION
 from b3dist.data.windows import AssetData
-from b3dist.training.asset import describe, evaluate_predictions, loss_metrics, tabulate_predictions
+from b3dist.training.asset import describe
 from b3dist.training.bundle import library_versions, write_bundle
+from b3dist.training.evaluation import judge_predictions, loss_metrics, tabulate_predictions
 from b3dist.training.metrics import Floats, evaluate_part, regression_metrics
 from b3dist.training.pooled import POOLED, PooledFitting
 from b3dist.training.skill import judge_gain
@@ -58,11 +59,7 @@ class PooledWriter:
         asset = self._fitting.data.assets[number]
         fit = self._fit_of(number)
         predictions = tabulate_predictions(asset, fit, self._config)
-        horizon = self._config.data.horizon
-        metrics = {
-            **{name: evaluate_predictions(predictions, name, horizon) for name in ("val", "test")},
-            **loss_metrics(fit),
-        }
+        metrics = judge_predictions(predictions, fit, self._config)
         facts = {
             **describe(asset, fit, self._config, lake_manifest_hash=self._lake_manifest_hash),
             "source": "pooled",

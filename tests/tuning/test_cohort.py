@@ -6,7 +6,7 @@ import pytest
 from b3dist.config import Config
 from b3dist.data.windows import AssetData, prepare_asset
 from b3dist.errors import TrainingError
-from b3dist.training.asset import evaluate_predictions, tabulate_predictions
+from b3dist.training.evaluation import evaluate_predictions, tabulate_predictions
 from b3dist.training.metrics import macro_f1_of
 from b3dist.training.trainer import fit_asset
 from b3dist.tuning.cohort import CohortTraining, evaluate_asset
