@@ -66,6 +66,7 @@ class EndpointOptions:
             raise ConfigError("the host to listen on is empty", hint="--host 127.0.0.1 for this machine only")
         if not 0 < self.port < 2**16:
             raise ConfigError(f"the port must be between 1 and 65535, got {self.port}")
+        _require_router_of_its_own()
         # With HAProxy as its proxy Serve listens on all interfaces, whatever host is asked for.
         reachable = "0.0.0.0" if os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") == "1" else self.host  # noqa: S104
         require_token(reachable, read_token(self.token_file))
@@ -177,6 +178,21 @@ def parse_replicas(text: str) -> int | tuple[int, int]:
         return (int(least), int(most)) if separator else int(least)
     except ValueError:
         raise ConfigError(f"cannot read --replicas {text!r}", hint="a number like 2, or least:most like 1:4") from None
+
+
+def _require_router_of_its_own() -> None:
+    """Refuse Serve without the thread that asks replicas what became of a deploy; the command has no event loop.
+
+    Measured besides: half a minute to shut down (docs/LOG.md).
+    """
+    optimized = os.environ.get("RAY_SERVE_THROUGHPUT_OPTIMIZED") == "1"
+    separate = os.environ.get("RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP")
+    if optimized or separate not in (None, "1"):
+        name = "RAY_SERVE_THROUGHPUT_OPTIMIZED=1" if optimized else f"RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP={separate}"
+        raise ConfigError(
+            f"{name} in the environment takes from Serve what the endpoint needs to hear of its replicas",
+            hint=f"unset {name.partition('=')[0]}; requests are batched without it",
+        )
 
 
 def require_known_host(host: str) -> None:

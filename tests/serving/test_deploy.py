@@ -100,6 +100,28 @@ def test_haproxy_needs_one_on_any_host(no_token: None, monkeypatch: pytest.Monke
         EndpointOptions()
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "refused"),
+    [
+        ("RAY_SERVE_THROUGHPUT_OPTIMIZED", "1", True),
+        ("RAY_SERVE_THROUGHPUT_OPTIMIZED", "0", False),
+        ("RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP", "0", True),
+        ("RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP", "1", False),
+    ],
+)
+def test_serve_that_cannot_be_asked_is_refused(
+    no_token: None, monkeypatch: pytest.MonkeyPatch, name: str, value: str, refused: bool
+) -> None:
+    """Before a cluster starts: the replicas' state would be asked for outside an event loop."""
+    monkeypatch.setenv(name, value)
+    if refused:
+        with pytest.raises(ConfigError, match=f"{name}={value} in the environment") as caught:
+            EndpointOptions()
+        assert f"unset {name}" in caught.value.hint
+    else:
+        EndpointOptions()
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
 def test_loopback_needs_none(host: str, no_token: None) -> None:
     """The default is open to this machine only."""
