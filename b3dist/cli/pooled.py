@@ -28,10 +28,11 @@ from b3dist.cli.options import (
 from b3dist.cli.output import DONE, SOME_ASSETS_FAILED, Answer, Debug, Json, answers
 from b3dist.cli.time_left import clock
 from b3dist.config import Config
-from b3dist.errors import ConfigError
+from b3dist.errors import ConfigError, StorageError
 
 if TYPE_CHECKING:
     from b3dist.distributed.pooled_folder import Epochs
+    from b3dist.distributed.pooled_move import Moved
     from b3dist.run_folder import RunFolder
 
 _LINE_EVERY_S = 5.0
@@ -52,7 +53,8 @@ def pooled(
         typer.Option(
             "--storage",
             help="Folder or s3://BUCKET/FOLDER of the checkpoints (default: in the run's folder). Keys and server come "
-            "from AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_ENDPOINT_URL.",
+            "from AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_ENDPOINT_URL. With --resume: go on there, from the "
+            "former checkpoints if they can be read, else from the start, e.g. --resume ID --storage /mnt/new.",
         ),
     ] = None,
     resume: Resume = None,
@@ -80,12 +82,13 @@ def pooled(
         tracking_uri=tracking_uri,
         debug=debug,
     )
-    given = [tickers, storage, recipe, recipe_file, overrides, seed, from_session, to_session, min_sessions]
+    given = [tickers, recipe, recipe_file, overrides, seed, from_session, to_session, min_sessions]
     if resume is not None:
         run = _resumed(runs, resume, lake, unchanged=all(option is None for option in given))
         if (finished := finished_summary(run)) is not None:
             print(f"run {run.run_id} has already finished: nothing is started or written", file=sys.stderr)
             return _answer(run.path, finished)
+        run = _stored(run, storage)
     else:
         config = build_config(
             recipe or "pooled",
@@ -115,16 +118,12 @@ def _new(lake: Path, runs: Path, config: Config, *, tickers: str | None, storage
     opened = Lake(lake)
     options = {}
     if storage is not None:
-        if not storage.strip():  # would be the current folder
-            raise ConfigError("--storage names no folder", hint="leave it out to keep checkpoints in the run's folder")
-        options[STORAGE_OPTION] = storage if "://" in storage else str(Path(storage).resolve())
+        options[STORAGE_OPTION] = _parse_storage(storage)
         check_storage(options[STORAGE_OPTION])
     return new_run(opened, runs, config, tickers=parse_tickers(tickers), kind=KIND, options=options)
 
 
 def _resumed(runs: Path, run_id: str, lake: Path | None, *, unchanged: bool) -> "RunFolder":
-    from b3dist.distributed.checkpoint_storage import check_storage
-    from b3dist.distributed.pooled_folder import MODEL_FOLDER, STORAGE_OPTION
     from b3dist.distributed.selection import reopen_lake
     from b3dist.run_folder import RunFolder
 
@@ -135,10 +134,58 @@ def _resumed(runs: Path, run_id: str, lake: Path | None, *, unchanged: bool) -> 
         )
     run = RunFolder.open(runs, run_id)
     reopen_lake(run, lake)
-    storage = run.settings.options.get(STORAGE_OPTION)
-    if storage is not None and not (run.path / MODEL_FOLDER).is_dir():  # else there is nothing left to train
-        check_storage(storage)
     return run
+
+
+def _stored(run: "RunFolder", asked: str | None) -> "RunFolder":
+    """The run with its checkpoints where they were, or where they are asked for now; says how far they reach."""
+    from b3dist.distributed.checkpoint_copy import epochs_kept
+    from b3dist.distributed.checkpoint_storage import check_storage
+    from b3dist.distributed.pooled_folder import KIND, MODEL_FOLDER, STORAGE_OPTION, read_progress, storage_of
+    from b3dist.distributed.pooled_move import move_checkpoints
+
+    if run.settings.kind != KIND:
+        return run  # drive_pooled says what is wrong
+    storage = storage_of(run) if asked is None else _parse_storage(asked)
+    if storage != storage_of(run):
+        moved = move_checkpoints(run, storage)
+        print(_move_in_words(moved, storage), file=sys.stderr, flush=True)
+        return moved.run
+    if STORAGE_OPTION in run.settings.options and not (run.path / MODEL_FOLDER).is_dir():  # else nothing is to train
+        try:
+            check_storage(storage)
+            reach = epochs_kept(storage, run.run_id)
+        except StorageError as error:
+            elsewhere = f"or go on elsewhere: {run.how_to_resume()} --storage FOLDER"
+            raise StorageError(error.message, hint=f"{error.hint}; {elsewhere}") from error
+        if not reach and read_progress(run.path):
+            print(
+                f"there are no checkpoints of run {run.run_id} at {storage}: it begins anew at epoch 1, to the same "
+                "numbers; if they lie elsewhere, interrupt it and name that place with --storage",
+                file=sys.stderr,
+                flush=True,
+            )
+    return run
+
+
+def _move_in_words(moved: "Moved", storage: str) -> str:
+    run_id = moved.run.run_id
+    lost = (
+        ""
+        if moved.unread is None
+        else f"the checkpoints of run {run_id} at {moved.former} cannot be read ({moved.unread}); "
+    )
+    if moved.epochs:
+        return f"{lost}run {run_id} goes on from epoch {moved.epochs + 1}, with its checkpoints at {storage}"
+    none = "" if lost else f"there are no checkpoints of run {run_id} at {moved.former}; "
+    return f"{lost}{none}it begins anew at epoch 1, to the same numbers, with its checkpoints at {storage}"
+
+
+def _parse_storage(storage: str) -> str:
+    """An absolute path, or an address as it is."""
+    if not storage.strip():  # would be the current folder
+        raise ConfigError("--storage names no folder", hint="leave it out to keep checkpoints in the run's folder")
+    return storage if "://" in storage else str(Path(storage).resolve())
 
 
 @contextlib.contextmanager

@@ -6,9 +6,9 @@ while a server stays silent: Arrow repeats a request to one for 100 s.
 
 import multiprocessing
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
-from typing import NamedTuple
+from typing import Any, Final, NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 from uuid import uuid4
 
@@ -16,6 +16,8 @@ from b3dist.errors import ConfigError, StorageError
 
 TIMEOUT_S = 20.0
 """A server that has not taken one small file by then is not there."""
+GOES_ON: Final = {"goes_on": True}
+"""What a function of `ask_apart` says of itself while it makes progress."""
 
 _ADDRESS_HINT = "--storage takes a folder, or an address such as s3://bucket/folder"
 _HOST_HINT = "set AWS_ENDPOINT_URL, or end the address with ?endpoint_override=HOST:PORT&scheme=http"
@@ -56,21 +58,7 @@ def check_storage(storage: str, *, timeout_s: float = TIMEOUT_S) -> None:
     _refuse_credentials(storage)
     if storage.endswith("://"):
         raise ConfigError(f"the address {storage} names no bucket", hint=_ADDRESS_HINT)
-    # A process of its own: a request that hangs cannot be ended otherwise, not even by the interpreter's exit.
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe(duplex=False)
-    probe = context.Process(target=_probe, args=(storage, theirs), daemon=True)
-    probe.start()
-    theirs.close()
-    try:
-        answer = ours.recv() if ours.poll(timeout_s) else {"silent": ""}
-    except EOFError:
-        answer = {"failed": "the process that tried it died"}
-    finally:
-        probe.kill()
-        probe.join()
-        ours.close()
-    _judge(storage, answer, timeout_s)
+    require_written(storage, ask_apart(_probe, storage, timeout_s=timeout_s), timeout_s)
 
 
 def known_cause(storage: str, words: str) -> StorageError | None:
@@ -79,6 +67,61 @@ def known_cause(storage: str, words: str) -> StorageError | None:
         if re.search(cause.pattern, words):
             return StorageError(f"cannot write checkpoints to {storage}: {cause.sentence}", hint=cause.hint)
     return None
+
+
+def ask_apart(act: Callable[..., None], *arguments: str, timeout_s: float) -> dict[str, Any]:
+    """What a function answers from a process of its own, within so many seconds each time it says that it goes on.
+
+    A request that hangs cannot be ended otherwise, not even by the interpreter's exit.
+    """
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe(duplex=False)
+    other = context.Process(target=act, args=(*arguments, theirs), daemon=True)
+    other.start()
+    theirs.close()
+    try:
+        while ours.poll(timeout_s):
+            answer: dict[str, Any] = ours.recv()
+            if answer != GOES_ON:
+                return answer
+        return {"silent": ""}
+    except EOFError:
+        return {"failed": "the process that tried it died"}
+    finally:
+        other.kill()
+        other.join()
+        ours.close()
+
+
+def require_written(storage: str, answer: Mapping[str, str], timeout_s: float) -> None:
+    """Refuse a storage that the other process could not write.
+
+    Raises:
+        ConfigError: it is no address.
+        StorageError: anything else.
+    """
+    if "invalid" in answer:
+        raise ConfigError(
+            f"cannot keep checkpoints at {storage}: {_first_line(answer['invalid'])}",
+            hint=_ADDRESS_HINT,
+        )
+    where = f"cannot write checkpoints to {storage}"
+    if "silent" in answer:
+        raise StorageError(f"{where}: no answer within {timeout_s:g} s", hint=_HOST_HINT)
+    if "failed" in answer:
+        raise known_cause(storage, answer["failed"]) or StorageError(
+            f"{where}: {_first_line(answer['failed'])}", hint="choose another place with --storage"
+        )
+
+
+def why_unread(storage: str, answer: Mapping[str, Any], timeout_s: float) -> str | None:
+    """Why a storage could not be read, in a few words; None if it could."""
+    if "silent" in answer:
+        return f"no answer within {timeout_s:g} s"
+    if "failed" not in answer:
+        return None
+    known = known_cause(storage, answer["failed"])
+    return known.message.rpartition(": ")[2] if known is not None else _first_line(answer["failed"])
 
 
 def _refuse_credentials(storage: str) -> None:
@@ -116,21 +159,6 @@ def _probe(storage: str, answer: Connection) -> None:
         answer.send({"failed": str(error)})
     else:
         answer.send({})
-
-
-def _judge(storage: str, answer: Mapping[str, str], timeout_s: float) -> None:
-    if "invalid" in answer:
-        raise ConfigError(
-            f"cannot keep checkpoints at {storage}: {_first_line(answer['invalid'])}",
-            hint=_ADDRESS_HINT,
-        )
-    where = f"cannot write checkpoints to {storage}"
-    if "silent" in answer:
-        raise StorageError(f"{where}: no answer within {timeout_s:g} s", hint=_HOST_HINT)
-    if "failed" in answer:
-        raise known_cause(storage, answer["failed"]) or StorageError(
-            f"{where}: {_first_line(answer['failed'])}", hint="choose another place with --storage"
-        )
 
 
 def _first_line(text: str) -> str:

@@ -7,7 +7,6 @@ there are, nor on how often that happened.
 
 import contextlib
 import os
-import shutil
 import socket
 import time
 from collections.abc import Callable, Mapping
@@ -28,7 +27,9 @@ from b3dist.distributed.pooled_folder import (
     finished_summary,
     read_metrics,
     read_progress,
+    remove_own_storage,
     remove_partial_checkpoints,
+    storage_of,
 )
 from b3dist.distributed.summary import summarise
 from b3dist.errors import B3distError, ConfigError, RunError, StorageError
@@ -202,8 +203,7 @@ class _Drive:
             self._settle(_outcome(fit, self._run, self._options), attempt)
             if tracker is not None:
                 self._log_to(tracker)
-        if not self._run.settings.options.get(STORAGE_OPTION):
-            shutil.rmtree(self._run.path / "ray", ignore_errors=True)
+        remove_own_storage(self._run)
 
     def _is_complete(self) -> bool:
         left = {asset.ticker for asset in self._assignments.assets.values() if asset.state in ("waiting", "leased")}
@@ -236,7 +236,7 @@ class _Drive:
                 use_gpu=self._options.gpus_per_worker > 0,
             ),
             name=self._run.run_id,
-            storage=settings.options.get(STORAGE_OPTION) or str(self._run.path / "ray"),
+            storage=storage_of(self._run),
             num_workers=self._num_workers,
             gpus_per_worker=self._options.gpus_per_worker,
             max_failures=MAX_RESTARTS,
@@ -319,7 +319,10 @@ def _outcome(fit: FitThread, run: RunFolder, options: PooledOptions) -> _LeftOut
         message = next((line for line in reversed(str(fit.error).splitlines()) if line.strip()), "").strip()
         storage = run.settings.options.get(STORAGE_OPTION)
         if storage and (cause := known_cause(storage, message)):
-            raise StorageError(f"run {run.run_id}: {cause.message}", hint=f"{cause.hint}; then {remedy}") from fit.error
+            raise StorageError(
+                f"run {run.run_id}: {cause.message}",
+                hint=f"{cause.hint}; then {remedy} (with --storage FOLDER, if the old place is gone for good)",
+            ) from fit.error
         raise RunError(f"run {run.run_id}: the workers gave up: {message}", hint=remedy) from fit.error
     answer = fit.result.return_value
     if "error" in answer:

@@ -19,6 +19,7 @@ STORAGE_OPTION = "storage_path"
 MODEL_FOLDER = "pooled"
 """The model as a whole, beside `assets`."""
 
+_OWN_STORAGE = "ray"
 _TOLD = {"num_train_windows", "workers", "seconds", "stepping_s", "all_reduce_s", "val_loss", "pid"}
 _MEASURED = {"val", "test", "best_epoch", "epochs"}
 _SUMMARISED = {"run_id", "totals", "assets", "pooled"}
@@ -114,12 +115,24 @@ def finished_summary(run: RunFolder) -> dict[str, Any] | None:
     return {**summary, "metrics": metrics}
 
 
+def storage_of(run: RunFolder) -> str:
+    """Where the run's checkpoints are: an absolute path, or an address."""
+    return str(run.settings.options.get(STORAGE_OPTION) or run.path / _OWN_STORAGE)
+
+
+def remove_own_storage(run: RunFolder) -> None:
+    """Delete the checkpoints in the run's folder, unless they are where they were asked to be kept."""
+    own = run.path / _OWN_STORAGE
+    if not run.settings.options.get(STORAGE_OPTION) or not Path(storage_of(run)).is_relative_to(own):
+        shutil.rmtree(own, ignore_errors=True)
+
+
 def remove_partial_checkpoints(run: RunFolder) -> None:
     """Delete what a full disk or killed workers left of checkpoints; only while no worker lives.
 
     Ray Train's snapshot names every checkpoint it would go on from.
     """
-    storage = run.settings.options.get(STORAGE_OPTION) or str(run.path / "ray")
+    storage = storage_of(run)
     if "://" in storage:
         return
     folder = Path(storage) / run.run_id

@@ -12,8 +12,9 @@ from b3dist.cli.pooled import _answer, _describe, _LinePrinter, _restarts
 from b3dist.distributed import pooled as distributed_pooled
 from b3dist.distributed.pooled import PooledOptions
 from b3dist.distributed.pooled_folder import finished_summary
-from b3dist.run_folder import RunFolder
+from b3dist.run_folder import RunFolder, replace_json
 from tests.cli.conftest import Outcome
+from tests.distributed.checkpoints import keep
 from tests.distributed.runs import start_run
 from tests.training.pooled_runs import train_pooled_run
 
@@ -81,6 +82,52 @@ def test_interrupted_run_says_how_it_goes_on_as_it_was_begun(
     assert shlex.split(command)[-5:] == words
     b3dist(*shlex.split(command), "--json")
     assert driven[1] == driven[0]
+
+
+@pytest.fixture
+def interrupted(b3dist: Command, small_lake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
+    """The words that resume a run which was interrupted before it trained; its checkpoints are in tmp_path / "old"."""
+
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(distributed_pooled, "drive_pooled", interrupt)
+    runs = tmp_path / "runs"
+    b3dist("pooled", "--lake", small_lake, "--runs", runs, "--storage", tmp_path / "old", "--json")
+    (run,) = runs.iterdir()
+    keep(tmp_path / "old", epochs=7, run_id=run.name)
+    return ("pooled", "--runs", str(runs), "--resume", run.name, "--json")
+
+
+def test_a_run_is_moved_to_another_storage(b3dist: Command, tmp_path: Path, interrupted: tuple[str, ...]) -> None:
+    """It says from which epoch it goes on there, and remembers the place; naming it once more changes nothing."""
+    run_id = interrupted[-2]
+    moved = b3dist(*interrupted, "--storage", tmp_path / "new").stderr
+    assert f"run {run_id} goes on from epoch 8, with its checkpoints at {tmp_path / 'new'}" in moved
+    shutil.rmtree(tmp_path / "old")
+    for again in (b3dist(*interrupted), b3dist(*interrupted, "--storage", tmp_path / "new")):
+        assert "checkpoints" not in again.stderr
+    shutil.rmtree(tmp_path / "new")
+    lost = b3dist(*interrupted, "--storage", tmp_path / "third").stderr
+    assert f"there are no checkpoints of run {run_id} at {tmp_path / 'new'}; it begins anew at epoch 1" in lost
+
+
+def test_what_is_lost_with_a_storage_is_said(b3dist: Command, tmp_path: Path, interrupted: tuple[str, ...]) -> None:
+    """Where it cannot be used at all, with the command that goes on elsewhere; where it is empty, the epoch."""
+    shutil.rmtree(tmp_path / "old")
+    (tmp_path / "old").touch()
+    refused = b3dist(*interrupted).answer
+    assert "Not a directory" in refused["error"] or "File exists" in refused["error"]
+    elsewhere = f"b3dist pooled --resume {interrupted[-2]} --runs {tmp_path / 'runs'} --storage FOLDER"
+    assert elsewhere in refused["hint"]
+    begun = b3dist(*interrupted, "--storage", tmp_path / "new").stderr
+    assert "it begins anew at epoch 1, to the same numbers" in begun
+    epoch = dict.fromkeys(
+        ("num_train_windows", "workers", "seconds", "stepping_s", "all_reduce_s", "val_loss", "pid"), 1
+    )
+    replace_json(tmp_path / "runs" / interrupted[-2] / "progress.json", {"epochs": [epoch]})
+    told = b3dist(*interrupted).stderr
+    assert f"there are no checkpoints of run {interrupted[-2]} at {tmp_path / 'new'}: it begins anew" in told
 
 
 def test_restart_is_said_instead_of_counting_back(capsys: pytest.CaptureFixture[str]) -> None:
