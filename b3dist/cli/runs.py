@@ -98,10 +98,17 @@ def prune(
     json_output: Json = False,
     debug: Debug = False,
 ) -> Answer:
-    """Delete all but the newest runs; one that is running, or that an unfinished run starts from, is refused."""
+    """Delete all but the newest runs; one that is running, or that an unfinished run starts from, is refused.
+
+    A run's folder goes with all that is in it: models, predictions, ledger, report. What was made of it stays: releases
+    (they hold copies), scores, checkpoints that an unfinished pooled run kept elsewhere with --storage, and MLflow's
+    entries, by which nights are compared. Those hold hard links to the run's files, whose space is free only once the
+    entries are deleted in MLflow too, followed by `mlflow gc`.
+    """
     from b3dist.distributed.run_list import prune_runs
 
     pruned = prune_runs(runs, keep=keep)
+    store = runs.resolve().parent / "mlflow.db"
 
     def show(console: Console) -> None:
         for run_id in pruned.deleted:
@@ -111,6 +118,10 @@ def prune(
         for run_id in pruned.needed:
             console.print(f"refused {run_id}: a run that is not finished starts its models from it")
         console.print(f"{len(pruned.deleted)} deleted, {len(pruned.kept)} kept")
+        if pruned.deleted and store.is_file():
+            console.print(
+                f"MLflow keeps its entries and their artifacts, see --help: {store}", markup=False, soft_wrap=True
+            )
 
     return Answer(payload=asdict(pruned), show=show)
 

@@ -61,3 +61,22 @@ def test_report_warns_of_a_damaged_summary(b3dist: Command, tmp_path: Path) -> N
     answer = b3dist("report", run.name, "--runs", tmp_path, "--json").answer
     assert len(answer["problems"]) == 1
     assert Path(answer["path"]).is_file()
+
+
+def test_prune_says_what_stays(b3dist: Command, tmp_path: Path) -> None:
+    """MLflow's entries, where there are any; its help says what else, and how they go too."""
+    runs = tmp_path / "runs"
+    for day in (1, 2, 3):
+        make_run(runs, f"2024010{day}-000000-aaaa", trained=[])
+    assert "MLflow" not in b3dist("runs", "prune", "--keep", 2, "--runs", runs).stdout
+    store = tmp_path / "mlflow.db"
+    store.write_bytes(b"entries")
+    assert (
+        f"MLflow keeps its entries and their artifacts, see --help: {store}"
+        in b3dist("runs", "prune", "--keep", 1, "--runs", runs).stdout
+    )
+    assert "MLflow" not in b3dist("runs", "prune", "--keep", 1, "--runs", runs).stdout, "nothing was deleted"
+    assert store.read_bytes() == b"entries"
+    told = " ".join(b3dist("runs", "prune", "--help").stdout.split())
+    for word in ("releases (they hold copies)", "MLflow's entries", "`mlflow gc`", "--storage"):
+        assert word in told
