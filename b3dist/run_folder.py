@@ -216,6 +216,11 @@ class RunFolder:
             raise StorageError(f"cannot write {self.path / 'summary.json'}: {error.strerror}") from error
 
 
+def releases_beside(runs: Path) -> Path:
+    """Where the releases of a folder of runs lie unless another folder is named."""
+    return runs.resolve().parent / "releases"
+
+
 def bundle_folders(path: Path) -> list[Path]:
     """The bundles that a run has committed, in alphabetical order of their assets; not what is being written aside."""
     return sorted(folder for folder in (path / "assets").glob("[!.]*") if folder.is_dir())

@@ -102,6 +102,7 @@ def fleet(
     """Retrain every asset of a lake on Ray: one run, which can be resumed and inspected."""
     from b3dist.distributed.fleet import FleetOptions, drive_fleet, how_to_resume, kept_options
     from b3dist.distributed.initial import InitialSource, WarmTrainer
+    from b3dist.run_folder import releases_beside
 
     chosen: dict[str, Any] = {} if engine is None else {"engine": engine}
     chosen |= {} if gpus_per_worker is None else {"gpus_per_worker": gpus_per_worker}
@@ -123,7 +124,7 @@ def fleet(
         "precision": precision,
     }
     if resume is None:
-        initial = None if init_from is None else (init_from, releases or runs.resolve().parent / "releases")
+        initial = None if init_from is None else (init_from, releases or releases_beside(runs))
         run = _new(lake or DEFAULT_LAKE, runs, recipe, asked, options, tickers=parse_tickers(tickers), initial=initial)
     elif init_from is not None:
         raise ConfigError("--resume goes on from the run's own initial models", hint="leave out --init-from")

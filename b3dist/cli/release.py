@@ -34,10 +34,11 @@ Mlflow = Annotated[bool, typer.Option("--mlflow/--no-mlflow", help="Mirror the a
 
 
 def open_store(releases: Path | None, runs: Path) -> "ReleaseStore":
-    """The folder of all releases: as given, or `releases` beside the runs."""
+    """The folder of all releases: as given, or beside the runs."""
     from b3dist.release import ReleaseStore
+    from b3dist.run_folder import releases_beside
 
-    return ReleaseStore(releases if releases is not None else runs.resolve().parent / "releases")
+    return ReleaseStore(releases if releases is not None else releases_beside(runs))
 
 
 @release_app.command("create", epilog="Example: b3dist release create RUN_ID --refit --runs runs")

@@ -20,7 +20,7 @@ from b3dist.report.release_cards import ReleaseCard, release_cards
 from b3dist.report.run_record import RunRecord, read_asset, read_run
 from b3dist.report.sweep_page import is_sweep, render_sweep
 from b3dist.report.words import describe, settings
-from b3dist.run_folder import resume_command
+from b3dist.run_folder import releases_beside, resume_command
 
 
 def write_report(
@@ -49,7 +49,7 @@ def write_report(
         if is_sweep(run.path):
             page = render_sweep(run.path)
         else:
-            page = render(run, release_cards(releases or runs.resolve().parent / "releases", run_id))
+            page = render(run, release_cards(releases or releases_beside(runs), run_id))
         aside.write_text(page, encoding="utf-8")
         aside.replace(target)
     except OSError as error:
