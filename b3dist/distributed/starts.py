@@ -67,15 +67,16 @@ class Starts:
             RunError: config.json or a bundle is damaged.
         """
         content = read_run_config(path) or {}
-        source = content.get("options", {}).get(INIT_FROM)
-        if source is None:
-            return None
+        try:
+            source = content.get("options", {}).get(INIT_FROM)
+            if source is None:
+                return None
+            name, seed = f"{source['kind']} {Path(source['path']).name}", int(content["config"]["seed"])
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            what = describe_damage(error)
+            raise RunError(f"{path / 'config.json'} is damaged: {what}", hint="restore it") from error
         from b3dist.distributed.start_gains import gains_of
 
-        try:
-            name, seed = f"{source['kind']} {Path(source['path']).name}", int(content["config"]["seed"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise RunError(f"{path / 'config.json'} is damaged: {describe_damage(error)}", hint="restore it") from error
         assets = [_read(folder) for folder in bundle_folders(path)]
         return cls(source=name, assets=assets, gains=gains_of([asset.scores for asset in assets], seed=seed))
 
@@ -133,8 +134,7 @@ def describe_starts(path: Path) -> tuple[dict[str, Any] | None, Mapping[str, dic
 
 def _read(folder: Path) -> AssetStart:
     try:
-        facts = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))
-        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        facts, metrics = (_json(folder / name) for name in ("bundle.json", "metrics.json"))
         origin = _origin(facts.get("initial_model"))
         return AssetStart(
             ticker=folder.name,
@@ -146,6 +146,11 @@ def _read(folder: Path) -> AssetStart:
         raise RunError(
             f"{folder} is no complete bundle: {describe_damage(error)}", hint="remove it and resume the run"
         ) from error
+
+
+def _json(path: Path) -> Any:
+    # What is no number (JSON knows no NaN, Python's reader does) cannot be a score.
+    return json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda _word: None)
 
 
 def _origin(initial: Mapping[str, Any] | None) -> Origin:

@@ -48,7 +48,7 @@ class AssetScore:
         """The same from a part of metrics.json, and persistence's entry there, on the same windows."""
         windows = part["num_windows"]
         return cls(
-            confusion=np.array(part["confusion"], dtype=np.int64),
+            confusion=np.array(part["confusion"], dtype=np.int64).reshape(3, 3),
             squared_error=windows * part["return"]["rmse"] ** 2,
             naive_squared_error=windows * persistence["return"]["rmse"] ** 2,
         )

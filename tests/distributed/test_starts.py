@@ -98,8 +98,13 @@ def test_no_score_of_a_start_where_there_is_none(small_lake: Path, tickers: list
     older, _ = describe_starts(run.path)
     assert older is not None
     assert (older["own"], older["compared"], older["val"], older["test"]) == (1, 0, None, None)
-    path.write_text("{")
-    assert "is no complete bundle" in (describe_starts(run.path)[0] or {})["problem"]
+    for part in ({"confusion": [1]}, {"return": {"rmse": float("nan")}}, {"num_windows": 1}, {"return": None}):
+        start = {name: {**metrics[name], **part} for name in ("val", "test")}
+        path.write_text(json.dumps({**metrics, "start": start}))
+        assert "is no complete bundle" in (describe_starts(run.path)[0] or {})["problem"]
+    config = json.loads((run.path / "config.json").read_text())
+    (run.path / "config.json").write_text(json.dumps({**config, "options": {"init_from": "R"}}))
+    assert "config.json is damaged" in (describe_starts(run.path)[0] or {})["problem"]
 
 
 def asset(rng: np.random.Generator, *, hits: int, error: float) -> AssetScore:
