@@ -176,9 +176,11 @@ def roofline(num_models: int, device: torch.device) -> dict[str, float]:
         "forward": (hidden, weight),
         "to_hidden": (gate, weight.transpose(1, 2)),
     }
-    flops = dict.fromkeys(shapes, 2.0 * num_models * batch * 4 * size * size)
+    at_once = 50 if device.type == "cuda" else 1  # as a step queues them: launching one takes longer than a small one
+    flops = dict.fromkeys(shapes, at_once * 2.0 * num_models * batch * 4 * size * size)
     rates = {
-        name: flops[name] / repeat(lambda pair=pair: torch.bmm(*pair), device, 0.5) for name, pair in shapes.items()
+        name: flops[name] / repeat(lambda pair=pair: [torch.bmm(*pair) for _ in range(at_once)], device, 0.5)
+        for name, pair in shapes.items()
     }
     del hidden, gate, weight
     large = torch.empty(64 * 2**20, device=device)

@@ -5,11 +5,15 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from b3dist.config import Config
 from b3dist.data.lake import Lake, ingest
@@ -156,6 +160,34 @@ def test_real_shortage_of_memory_halves_the_pack() -> None:
     assert 1 <= size < 8
     fits = fit_stack(make_members(8, *CARD, "training.epochs=1", lengths=(420,)))
     assert losses == [fit.val_loss for fit in fits]  # type: ignore[union-attr]
+
+
+class LiveMemory(TorchDispatchMode):
+    """Bytes of all tensors made meanwhile and still there, in blocks as PyTorch's allocator on GPUs gives them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.peak = 0
+        self._known: dict[int, tuple[StorageWeakRef, int]] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run an operation and look."""
+        out = func(*args, **(kwargs or {}))
+        for tensor in (leaf for leaf in tree_leaves(out) if isinstance(leaf, torch.Tensor)):
+            storage = tensor.untyped_storage()
+            self._known.setdefault(storage._cdata, (StorageWeakRef(storage), -(-storage.nbytes() // 512) * 512))
+        self._known = {number: kept for number, kept in self._known.items() if not kept[0].expired()}
+        self.peak = max(self.peak, sum(size for _, size in self._known.values()))
+        return out
+
+
+def test_a_model_takes_the_memory_that_packs_are_sized_by() -> None:
+    """At the card's shapes an epoch's tensors need less than is counted for a model, and more than a third of it."""
+    members = make_members(2, *CARD, "training.epochs=1", lengths=(1200,))
+    with LiveMemory() as memory:
+        fit_stack(members)
+    counted = bytes_per_model(members[0].config, num_features=13, num_rows=1200)
+    assert counted / 3 < memory.peak / 2 < counted
 
 
 def test_packs_are_sized_to_memory() -> None:
