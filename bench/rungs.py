@@ -35,7 +35,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--lake", type=Path, required=True)
     parser.add_argument("--tickers", default=COHORT)
-    parser.add_argument("--trials", type=int, default=30)
+    parser.add_argument("--trials", type=int, default=30, help="Sets; at least 3.")
     parser.add_argument("--orders", type=int, default=4000)
     arguments = parser.parse_args()
     curves = train(Lake(arguments.lake), arguments.tickers.split(","), arguments.trials)
@@ -66,7 +66,8 @@ def judge(curves: Curves, end: int, *, orders: int) -> dict[str, Any]:
     rung, final = curves[:, first_rung(end) - 1], curves[:, end - 1]
     rng, count = np.random.default_rng(0), len(curves)
     again = [rng.integers(0, count, count) for _ in range(2000)]
-    low, high = np.percentile([spearmanr(rung[one], final[one])[0] for one in again], [2.5, 97.5])
+    told = [spearmanr(rung[one], final[one])[0] for one in again if len(set(one)) > 2]  # else there is no rank to tell
+    low, high = np.percentile(told, [2.5, 97.5])
     stopped, costs = [], []
     for _ in range(orders):
         kept = halve(rung, [0, *rng.permutation(np.arange(1, count))])

@@ -16,11 +16,13 @@ import pytest
 import torch
 from pyarrow.fs import FileSelector, S3FileSystem
 
+from b3dist.distributed.checkpoint_copy import copy_checkpoints, epochs_kept
 from b3dist.distributed.checkpoint_storage import check_storage
 from b3dist.distributed.pooled_folder import MODEL_FOLDER
 from b3dist.distributed.run_list import list_runs
 from b3dist.errors import StorageError
 from b3dist.run_folder import RunFolder
+from tests.distributed.checkpoints import RUN, keep
 from tests.distributed.pooled_drivers import OPTIONS, curves, start, unbroken, wait_for_epochs
 from tests.distributed.runs import PATIENCE_S, wait_for
 
@@ -59,6 +61,21 @@ def test_a_bucket_is_tried_and_left_empty(bucket: Bucket) -> None:
     assert bucket.files("folder") == []
     with pytest.raises(StorageError, match="there is no such bucket"):
         check_storage(f"s3://{bucket.name}-2/folder")
+
+
+def test_checkpoints_go_to_a_bucket_and_to_another_and_back(bucket: Bucket, tmp_path: Path) -> None:
+    """Every byte that the snapshot names; a bucket that is gone holds none."""
+    first, second = (f"s3://{bucket.name}/{folder}" for folder in ("one", "deeper/two/"))
+    keep(tmp_path / "old", epochs=7)
+    for old, new in ((str(tmp_path / "old"), first), (first, second), (second, str(tmp_path / "new"))):
+        assert epochs_kept(new, RUN) == 0
+        assert copy_checkpoints(old, new, RUN) is None
+        assert epochs_kept(new, RUN) == 7
+    found = {path.relative_to(tmp_path / "new"): path for path in (tmp_path / "new").rglob("*") if path.is_file()}
+    assert len(found) == 5
+    assert all(path.read_bytes() == (tmp_path / "old" / name).read_bytes() for name, path in found.items())
+    assert copy_checkpoints(f"s3://{bucket.name}-2/one", str(tmp_path / "third"), RUN) is None
+    assert epochs_kept(str(tmp_path / "third"), RUN) == 0
 
 
 @pytest.mark.ray
