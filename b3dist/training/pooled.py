@@ -22,13 +22,13 @@ from b3dist.config import Config
 from b3dist.data.pooled import PooledData, PooledPart
 from b3dist.data.schema import ACTIONS
 from b3dist.errors import ConfigError, TrainingError
-from b3dist.model.losses import MultiTaskLoss, inverse_frequency
 from b3dist.model.lstm_mtl import LstmMtl, discourage_absent_actions, draw_dropout_masks
 from b3dist.training.metrics import macro_f1
+from b3dist.training.objective import Objective
 from b3dist.training.optimizer import EarlyStopping, FlatAdam, PlateauSchedule
 from b3dist.training.precision import fix_order_of_sums, matmul_precision
 from b3dist.training.return_unit import ReturnTarget
-from b3dist.training.sampling import asset_generator, draw_epoch, importance_weights, sampling_weights
+from b3dist.training.sampling import asset_generator, draw_epoch
 from b3dist.training.trainer import EVALUATION_BATCH, EpochRecord, Predictions, flatten_parameters
 
 POOLED = "*"
@@ -123,15 +123,10 @@ class PooledFitting:
         self.parts = {
             name: _PartTensors(data.part(name), self.lookback, self.targets, self.device) for name in ("train", "val")
         }
-        action = torch.from_numpy(data.train.action)
-        counts = torch.bincount(action, minlength=len(ACTIONS))
-        class_weights = inverse_frequency(counts).to(self.device) if config.loss.class_weights else None
-        self.loss = MultiTaskLoss(config.loss, class_weights)
-        self.sampling = sampling_weights(action, config.training.sampler)
-        uniform = config.loss.return_weighting == "uniform"
-        self.importance = importance_weights(self.sampling).to(self.device) if uniform else None
+        objective = Objective.of(data.train.action, config, self.device)
+        self.loss, self.sampling, self.importance = objective.loss, objective.sampling, objective.importance
         self.model = LstmMtl(self.rows.shape[1], config.model, generator=asset_generator(config.seed, POOLED))
-        discourage_absent_actions(self.model, counts)
+        discourage_absent_actions(self.model, objective.counts)
         self.model.to(self.device)
         self.weights, self.gradient = flatten_parameters(self.model)
         self.optimizer = FlatAdam(self.weights, self.gradient, config.training)

@@ -14,16 +14,15 @@ import torch
 from torch import Tensor, nn
 
 from b3dist.config import Config
-from b3dist.data.schema import ACTIONS
 from b3dist.data.windows import AssetData, Split
 from b3dist.errors import TrainingError
-from b3dist.model.losses import MultiTaskLoss, inverse_frequency
 from b3dist.model.lstm_mtl import LstmMtl, discourage_absent_actions, draw_dropout_masks
 from b3dist.training.metrics import macro_f1
+from b3dist.training.objective import Objective
 from b3dist.training.optimizer import EarlyStopping, FlatAdam, PlateauSchedule
 from b3dist.training.precision import fix_order_of_sums, matmul_precision, require_supported
 from b3dist.training.return_unit import ReturnTarget
-from b3dist.training.sampling import asset_generator, draw_epoch, importance_weights, sampling_weights
+from b3dist.training.sampling import asset_generator, draw_epoch
 
 EVALUATION_BATCH = 512
 """Windows per forward pass at evaluation: bounds the memory of a long history."""
@@ -156,15 +155,10 @@ class Fitting:
         self.return_target = ReturnTarget.fit(data.train.future_return, config.loss.return_unit)
         self.train = WindowTensors.of(data.train, self.lookback, self.return_target, device)
         self.val = WindowTensors.of(data.val, self.lookback, self.return_target, device)
-        action = torch.from_numpy(data.train.action)
-        counts = torch.bincount(action, minlength=len(ACTIONS))
-        class_weights = inverse_frequency(counts).to(device) if config.loss.class_weights else None
-        self.loss = MultiTaskLoss(config.loss, class_weights)
-        self.sampling = sampling_weights(action, config.training.sampler)
-        uniform = config.loss.return_weighting == "uniform"
-        self.importance = importance_weights(self.sampling).to(device) if uniform else None
+        objective = Objective.of(data.train.action, config, device)
+        self.loss, self.sampling, self.importance = objective.loss, objective.sampling, objective.importance
         self.model = LstmMtl(self.rows.shape[1], config.model, generator=self.generator)
-        discourage_absent_actions(self.model, counts)
+        discourage_absent_actions(self.model, objective.counts)
         if start is not None:
             self.model.load_state_dict(start)
         require_supported(config.training.precision, device)
