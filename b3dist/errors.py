@@ -144,6 +144,12 @@ class TrainingError(B3distError):
     """Fitting an asset failed."""
 
 
+def describe_failure(error: Exception) -> str:
+    """As `describe_error`, and what to do about it: for a record that nothing else explains."""
+    hint = error.hint if isinstance(error, B3distError) else ""
+    return f"{describe_error(error)}; {hint}" if hint else describe_error(error)
+
+
 def describe_error(error: Exception) -> str:
     """One line for a record: the message of one of these errors; of another its type, message and innermost place."""
     if isinstance(error, B3distError):

@@ -34,7 +34,7 @@ from b3dist.data.windows import (
     refuse_standing_price,
     split_windows,
 )
-from b3dist.errors import DataError, InsufficientDataError
+from b3dist.errors import DataError, InsufficientDataError, describe_failure
 
 OWN_SCALE_ROWS = 120
 """Training rows from which an asset is scaled by itself: the deviation of fewer is known to worse than 6 %."""
@@ -123,7 +123,7 @@ class LeftOut(NamedTuple):
         except InsufficientDataError as error:
             self.skipped[ticker] = error.message
         except DataError as error:
-            self.failed[ticker] = error.message
+            self.failed[ticker] = describe_failure(error)
 
 
 def pool_histories(histories: Sequence[History], config: DataConfig, *, left_out: LeftOut | None = None) -> PooledData:

@@ -285,9 +285,10 @@ def _refuse_zero_prices(
         zero = columns[name] == 0
         if zero.any():
             raise DataError(
-                f"{ticker}'s {name} on {sessions[int(np.argmax(zero))]} is 0 ({int(zero.sum())} such sessions),"
+                f"{ticker}'s {name} on {sessions[int(np.argmax(zero))]} is 0 ({int(zero.sum())} such in all),"
                 " expected a price above 0",
-                hint="b3dist check lists such bars (impossible_bar); leave them out with --to",
+                hint="ingest a corrected file, or end before that session with --to; b3dist check lists all such bars"
+                " (impossible_bar)",
             )
 
 

@@ -18,7 +18,14 @@ from b3dist.distributed.assignments import WorkerId
 from b3dist.distributed.coordinator import Outcome
 from b3dist.distributed.initial import WarmTrainer
 from b3dist.distributed.outcomes import describe_bundle, describe_trained
-from b3dist.errors import InsufficientDataError, LakeError, SourceGoneError, StorageError, describe_error
+from b3dist.errors import (
+    InsufficientDataError,
+    LakeError,
+    SourceGoneError,
+    StorageError,
+    describe_error,
+    describe_failure,
+)
 
 if TYPE_CHECKING:  # imported in the workers only: the driver must not pay seconds for torch and scikit-learn
     from b3dist.data.lake import Lake
@@ -164,6 +171,6 @@ def _conclude(train: Train, folder: Path) -> Outcome:
     except OSError as error:
         if error.errno in _STORAGE_ERRNOS:
             raise StorageError(f"cannot write {error.filename or folder}: {error.strerror}") from error
-        return Outcome(error=describe_error(error))
+        return Outcome(error=describe_failure(error))
     except Exception as error:  # noqa: BLE001  whatever one asset raises, the fleet goes on
-        return Outcome(error=describe_error(error))
+        return Outcome(error=describe_failure(error))

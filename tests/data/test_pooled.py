@@ -183,6 +183,7 @@ def test_asset_with_an_impossible_bar_is_left_out_alone(zero_price_lake: Path) -
     assert not pooled.skipped
     assert list(pooled.failed) == ["SIMA3"]
     assert "open on" in pooled.failed["SIMA3"]
+    assert "end before that session with --to" in pooled.failed["SIMA3"]
     with pytest.raises(InsufficientDataError, match=r"1 failed, e\.g\. SIMA3's open on"):
         load_pooled(lake, ["SIMA3"], config())
 
