@@ -134,7 +134,16 @@ def test_a_damaged_summary_of_a_sweep_is_named(small_lake: Path, tmp_path: Path,
             assert f"b3dist sweep --resume {run.run_id} --runs {tmp_path} writes it again" in error.hint
             assert [one.state for one in list_runs(tmp_path)] == ["damaged"]
             assert finished_summary(sweep) is None
-    read = {"run_id", "state", "totals.wall_seconds", "best.params", "verdict.reason", "finalists[0].mean", "trials"}
+    read = {
+        "run_id",
+        "state",
+        "stopped",
+        "totals.wall_seconds",
+        "best.params",
+        "verdict.reason",
+        "finalists[0].mean",
+        "trials",
+    }
     assert told > {*read, "trials[0].params.model.dropout", "trials[0].values", "pareto_front"}
 
 

@@ -41,6 +41,7 @@ SWEEP: Final[Fields] = {
     "totals": {"trials": int, "complete": int, "pruned": int, "failed": int, "wall_seconds": float},
     "best": ({"params": {"*": float}, "value": (float, [float], None), "trial": (int, None), "adopted": bool}, None),
     "judged?": bool,
+    "stopped?": (str, None),
     "verdict": (_VERDICT, None),
     "asset_verdict": ({"reason": str}, None),
     "cohort?": ({"support": {"*": int}, "constant_action": str, "constant_macro_f1": float}, None),
