@@ -1,5 +1,6 @@
 """What the fleet's tests share: a quick configuration, and looking at a run's folder."""
 
+import contextlib
 import hashlib
 import os
 import signal
@@ -93,6 +94,16 @@ def kill_while(driver: subprocess.Popen[str], holds: Callable[[], bool]) -> None
     wait_for(caught)
     driver.kill()
     driver.communicate(timeout=PATIENCE_S)
+
+
+def workers_below(pid: int, name: str) -> list[psutil.Process]:
+    """Processes below another whose title holds the name that Ray gives them, oldest first."""
+    found = []
+    for process in psutil.Process(pid).children(recursive=True):
+        with contextlib.suppress(psutil.Error):  # gone meanwhile
+            if name in " ".join(process.cmdline()):
+                found.append(process)
+    return sorted(found, key=lambda process: process.create_time())
 
 
 class Meanwhile(threading.Thread):

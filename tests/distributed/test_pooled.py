@@ -2,13 +2,12 @@
 
 import dataclasses
 import json
+import os
 import shutil
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from b3dist.cli.runs import newest_run
@@ -28,7 +27,7 @@ from b3dist.report import write_report
 from b3dist.run_folder import RunFolder
 from b3dist.training.bundle import read_bundle
 from b3dist.training.pooled import PooledFitting
-from tests.distributed.runs import Meanwhile, contents, start_run, wait_for, weights
+from tests.distributed.runs import Meanwhile, contents, start_run, wait_for, weights, workers_below
 from tests.training.pooled_runs import train_pooled_run
 
 pytestmark = pytest.mark.ray
@@ -65,15 +64,10 @@ def curve_of(run: RunFolder, like: list[dict[str, Any]]) -> list[dict[str, Any]]
 
 
 def kill_a_worker_of(run: RunFolder) -> None:
-    """SIGKILL one of the two workers once three epochs are done."""
-    wait_for(lambda: len(read_progress(run.path)) >= 3)
-    workers = [
-        process
-        for process in psutil.Process().children(recursive=True)
-        if any("RayTrainWorker" in word for word in process.cmdline())
-    ]
-    assert len(workers) == 2
-    workers[-1].send_signal(signal.SIGKILL)
+    """SIGKILL, once three epochs are done, the one of the two workers that does not tell of them."""
+    epochs = wait_for(lambda: known if len(known := read_progress(run.path)) >= 3 else None)
+    *_, newest = (worker for worker in workers_below(os.getpid(), "RayTrainWorker") if worker.pid != epochs[-1]["pid"])
+    newest.kill()
 
 
 @pytest.mark.slow

@@ -1,15 +1,12 @@
 """A sweep with `--engine stack` on a real Ray cluster: the single engine's numbers, several trials at once."""
 
-import contextlib
 import json
-import os
 import signal
 import subprocess
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import torch
 
@@ -21,7 +18,7 @@ from b3dist.training.asset import load_asset
 from b3dist.tuning.cohort import CohortTraining, evaluate_asset
 from b3dist.tuning.journal import read_trials
 from b3dist.tuning.scores import AssetScore
-from tests.distributed.runs import PATIENCE_S, wait_for
+from tests.distributed.runs import PATIENCE_S, wait_for, workers_below
 from tests.distributed.test_sweep import settled, start
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -128,22 +125,12 @@ def test_a_killed_driver_and_a_killed_worker_cost_time_only(small_lake: Path, tm
     first.communicate(timeout=PATIENCE_S)
     before = settled(sweep)
     second = start(small_lake, runs, "--resume", sweep.run.run_id, "--no-mlflow")
-    worker = wait_for(lambda: next(iter(pack_workers(second.pid)), None))
+    worker = wait_for(lambda: next(iter(workers_below(second.pid, "ray::TrialPack")), None))
     wait_for(lambda: len(settled(sweep)) > len(before))
-    os.kill(worker, signal.SIGKILL)
+    worker.kill()
     answer = ended(second)
     assert (answer["engine"], answer["trials"]) == ("stack", 12)
     records = {record.number: record for record in read_trials(sweep.journal)}
     assert [records[record.number] for record in before] == before
     assert any(record.was_abandoned for record in records.values())
     assert not [one for one in records.values() if "worker died" in str(one.attributes.get("error"))]
-
-
-def pack_workers(driver: int) -> list[int]:
-    """Processes below this driver that hold a pack of trials, as Ray names them."""
-    found = []
-    for process in psutil.Process(driver).children(recursive=True):
-        with contextlib.suppress(psutil.Error):  # gone meanwhile
-            if "ray::TrialPack" in " ".join(process.cmdline()):
-                found.append(process.pid)
-    return found
