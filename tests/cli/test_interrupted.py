@@ -26,7 +26,7 @@ def interrupted_while_importing(folder: Path, *words: str, ignored: bool = False
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=300,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN if ignored else signal.SIG_DFL),
     )
 
@@ -66,7 +66,7 @@ run_list.list_runs = lambda runs: os.kill(os.getpid(), signal.SIGINT)
 main()
 """
     words = [sys.executable, "-c", program, "runs", "list", "--runs", str(tmp_path)]
-    ended = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
+    ended = subprocess.run(words, capture_output=True, text=True, check=False, timeout=300)
     assert ended.returncode == 1
     assert ended.stderr.endswith(
         f"interrupted; nothing half-written is left\n  run again: b3dist runs list --runs {tmp_path}\n"

@@ -44,7 +44,7 @@ def test_a_web_server_is_no_cluster(web_server: int, address: str) -> None:
         connected(address.format(web_server), num_cpus=1),
     ):
         raise AssertionError("there is no cluster")
-    assert time.monotonic() - before < 8
+    assert time.monotonic() - before < 45
     assert not ray.is_initialized()
     assert "6379" in caught.value.hint
 
@@ -57,7 +57,7 @@ def test_a_server_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch
         before = time.monotonic()
         with pytest.raises(RunError, match=r"no Ray cluster \(no answer within 2 s\)"):
             require_cluster(f"127.0.0.1:{silent.getsockname()[1]}")
-        assert 1.5 < time.monotonic() - before < 8
+        assert 1.5 < time.monotonic() - before < 45
 
 
 def test_a_token_that_is_asked_for_and_not_there_is_said(web_server: int, tmp_path: Path) -> None:
@@ -66,7 +66,7 @@ def test_a_token_that_is_asked_for_and_not_there_is_said(web_server: int, tmp_pa
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     environment |= {"RAY_AUTH_MODE": "token", "HOME": str(tmp_path)}
     words = [sys.executable, "-c", program]
-    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False, timeout=300)
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("b3dist.errors.RunError: cannot connect Ray to the cluster at 127.0.0.1:")
     assert last.endswith("Ray couldn't find an authentication token")
