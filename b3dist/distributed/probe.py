@@ -6,8 +6,8 @@ from typing import Final
 
 from b3dist.errors import RunError
 
-PROBE_S: Final = 10.0
-"""How long a cluster may take to answer."""
+PROBE_S: Final = 6.0
+"""How long a cluster may take to answer: one on the same machine takes 20 ms, and imports come on top."""
 
 _HINT: Final = (
     "check --address and RAY_ADDRESS: Ray's own port is 6379 unless told otherwise (8265 is its dashboard's); "

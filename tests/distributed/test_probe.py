@@ -51,7 +51,7 @@ def test_a_web_server_is_no_cluster(web_server: int, address: str) -> None:
 
 def test_a_server_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """After the seconds that a cluster may take."""
-    assert probe.PROBE_S == 10
+    assert probe.PROBE_S < 10
     monkeypatch.setattr(probe, "PROBE_S", 2.0)
     with socket.create_server(("", 0)) as silent:
         before = time.monotonic()
