@@ -22,6 +22,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
+from b3dist.training import fused_graph
+
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 
 
@@ -36,6 +38,8 @@ class PretendedGpu:
 
     def __enter__(self) -> Self:
         self._stack = contextlib.ExitStack()
+        fused_graph._side_stream.cache_clear()  # a real one, and on the way out the pretended one
+        self._stack.callback(fused_graph._side_stream.cache_clear)
         calls, run_backward = _Calls(self), torch.autograd._engine_run_backward
 
         def backward(*arguments: Any, **options: Any) -> Any:
