@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from b3dist.cli.sweep_answer import sweep_answer
-from b3dist.distributed.fleet import _told_mlflow
+from b3dist.distributed.fleet_watch import told_mlflow
 from b3dist.distributed.run_list import list_runs, run_status
 from b3dist.distributed.sweep.outcome import finished_summary
 from b3dist.errors import RunError
@@ -99,7 +99,7 @@ def test_a_damaged_summary_of_assets_is_named_on_the_page(tmp_path: Path, kind: 
         assert f"b3dist {kind} --resume {run.name} --runs {tmp_path} writes it again" in problem
         assert "summary.json is damaged" in page
         assert "stopped before its end" not in page
-        assert _told_mlflow(RunFolder.open(tmp_path, run.name)) is None, "so it is logged, and the file written, again"
+        assert told_mlflow(RunFolder.open(tmp_path, run.name)) is None, "so it is logged, and the file written, again"
         problems.clear()
     assert len(cases) > 10
 

@@ -29,7 +29,7 @@ from b3dist.errors import ConfigError
 from b3dist.recipes import recipe as named_recipe
 
 if TYPE_CHECKING:
-    from b3dist.distributed.fleet import FleetOptions
+    from b3dist.distributed.fleet_options import FleetOptions
     from b3dist.run_folder import RunFolder
 
 LakeOrStored = Annotated[
@@ -100,7 +100,8 @@ def fleet(
     debug: Debug = False,
 ) -> Answer:
     """Retrain every asset of a lake on Ray: one run, which can be resumed and inspected."""
-    from b3dist.distributed.fleet import FleetOptions, drive_fleet, how_to_resume, kept_options
+    from b3dist.distributed.fleet import drive_fleet
+    from b3dist.distributed.fleet_options import FleetOptions, how_to_resume, kept_options
     from b3dist.distributed.initial import InitialSource, WarmTrainer
     from b3dist.run_folder import releases_beside
 

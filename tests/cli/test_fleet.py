@@ -13,7 +13,7 @@ from b3dist.cli.fleet_progress import describe
 from b3dist.data.lake import Lake
 from b3dist.distributed import fleet as distributed_fleet
 from b3dist.distributed.assignments import Assignments
-from b3dist.distributed.fleet import FleetOptions, kept_options
+from b3dist.distributed.fleet_options import FleetOptions, kept_options
 from b3dist.distributed.initial import InitialSource, warm_config
 from b3dist.distributed.selection import new_run
 from b3dist.distributed.summary import FleetProgress

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from b3dist.data.lake import Lake
-from b3dist.distributed.fleet import FleetOptions, drive_fleet
+from b3dist.distributed.fleet import drive_fleet
+from b3dist.distributed.fleet_options import FleetOptions
 from b3dist.distributed.initial import (
     INIT_FROM,
     WARM_EPOCHS,

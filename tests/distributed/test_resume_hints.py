@@ -11,7 +11,8 @@ from b3dist.config import Config
 from b3dist.data.lake import Lake
 from b3dist.distributed.assignments import Assignments
 from b3dist.distributed.fit_thread import FitThread
-from b3dist.distributed.fleet import FleetOptions, _Watch, how_to_resume
+from b3dist.distributed.fleet_options import FleetOptions, how_to_resume
+from b3dist.distributed.fleet_watch import FleetWatch
 from b3dist.distributed.pooled import PooledOptions, _outcome
 from b3dist.distributed.selection import new_run, reopen_lake
 from b3dist.distributed.sweep.budget import TimeBudget
@@ -43,7 +44,7 @@ def test_a_fleet_whose_workers_ended_is_resumed_as_it_was_driven(small_lake: Pat
     run = new_run(Lake(small_lake), tmp_path / "my runs", Config(), options=options.to_kept())
     assignments = Assignments(run.settings.tickers, ledger_path=run.ledger, assets_dir=run.assets)
     again = how_to_resume(run, options)
-    watch = _Watch(run, assignments, started=0.0, on_progress=None, how_to_resume=again)
+    watch = FleetWatch(run, assignments, started=0.0, on_progress=None, how_to_resume=again)
     with pytest.raises(RunError, match="the workers ended with 6 assets left: ValueError: no luck") as caught:
         watch.require_complete(ValueError("no luck"))
     words = resumed(run, "--workers", "2:8", "--address", "head:6379", "--no-mlflow")

@@ -17,7 +17,8 @@ from b3dist.config import Config
 from b3dist.data.lake import Lake, ingest
 from b3dist.distributed import stack_engine
 from b3dist.distributed.cluster import connected
-from b3dist.distributed.fleet import FleetOptions, drive_fleet
+from b3dist.distributed.fleet import drive_fleet
+from b3dist.distributed.fleet_options import FleetOptions
 from b3dist.distributed.selection import new_run
 from b3dist.distributed.stack_engine import StackEngine
 from b3dist.errors import InsufficientDataError
