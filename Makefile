@@ -20,7 +20,7 @@ check: $(READY)  ## lint, format, types, import contracts
 test: check  ## everything that takes minutes
 	$(BIN)/python -m pytest -m "not slow and not gpu"
 
-test-all: check  ## also what is long: kill tests three times, many seeds
+test-all: check  ## also what is long: every kill test repeated, packs and quarantine on Ray, jobs, many seeds
 	$(BIN)/python -m pytest -m "not gpu"
 
 format: $(READY)

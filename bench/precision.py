@@ -25,7 +25,7 @@ from fleet import ingest, say, spread, trainable
 
 from b3dist.config import Config
 from b3dist.data.lake import Lake
-from b3dist.distributed.outcomes import digest
+from b3dist.distributed.fleet.outcomes import digest
 from b3dist.training.asset import train_asset
 
 MEASURES = ("accuracy", "macro_f1", "ic", "return_mae", "overfit_ratio")

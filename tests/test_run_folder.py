@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from b3dist.config import Config
-from b3dist.distributed.initial import INIT_FROM, InitialSource
+from b3dist.distributed.fleet.initial import INIT_FROM, InitialSource
 from b3dist.distributed.run_list import list_runs, prune_runs, run_status
 from b3dist.errors import ConfigError, RunError, StorageError
 from b3dist.run_folder import RunFolder, RunSettings, is_driven, replace_json

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from b3dist.cli.sweep_answer import sweep_answer
-from b3dist.distributed.fleet_watch import told_mlflow
+from b3dist.distributed.fleet.watch import told_mlflow
 from b3dist.distributed.run_list import list_runs, run_status
 from b3dist.distributed.sweep.outcome import finished_summary
 from b3dist.errors import RunError

@@ -138,8 +138,8 @@ def _require_same_demo(market: Path, *, assets: int, sessions: int) -> None:
 def _retrain(lake: "Lake", runs: Path, config: "Config", *, debug: bool) -> tuple[dict[str, Any], Path]:
     """What `b3dist fleet` does; returns the run's summary and folder."""
     from b3dist.cli.fleet_progress import fleet_progress
-    from b3dist.distributed.fleet import drive_fleet
-    from b3dist.distributed.fleet_options import FleetOptions
+    from b3dist.distributed.fleet.drive import drive_fleet
+    from b3dist.distributed.fleet.options import FleetOptions
     from b3dist.distributed.selection import new_run
     from b3dist.report import write_note
 

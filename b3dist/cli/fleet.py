@@ -29,7 +29,7 @@ from b3dist.errors import ConfigError
 from b3dist.recipes import recipe as named_recipe
 
 if TYPE_CHECKING:
-    from b3dist.distributed.fleet_options import FleetOptions
+    from b3dist.distributed.fleet.options import FleetOptions
     from b3dist.run_folder import RunFolder
 
 LakeOrStored = Annotated[
@@ -100,9 +100,9 @@ def fleet(
     debug: Debug = False,
 ) -> Answer:
     """Retrain every asset of a lake on Ray: one run, which can be resumed and inspected."""
-    from b3dist.distributed.fleet import drive_fleet
-    from b3dist.distributed.fleet_options import FleetOptions, how_to_resume, kept_options
-    from b3dist.distributed.initial import InitialSource, WarmTrainer
+    from b3dist.distributed.fleet.drive import drive_fleet
+    from b3dist.distributed.fleet.initial import InitialSource, WarmTrainer
+    from b3dist.distributed.fleet.options import FleetOptions, how_to_resume, kept_options
     from b3dist.run_folder import releases_beside
 
     chosen: dict[str, Any] = {} if engine is None else {"engine": engine}
@@ -156,7 +156,7 @@ def _new(
     """A new run; `initial` names where its models start, and the folder of releases that may be in."""
     from b3dist.data.lake import Lake
     from b3dist.distributed.cluster import require_device
-    from b3dist.distributed.initial import INIT_FROM, check_source, find_source, warm_config
+    from b3dist.distributed.fleet.initial import INIT_FROM, check_source, find_source, warm_config
     from b3dist.distributed.selection import new_run
     from b3dist.training.question import require_same_question
 

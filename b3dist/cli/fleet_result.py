@@ -24,7 +24,7 @@ def show_result(console: Console, path: Path, entries: Sequence[Mapping[str, Any
         path: the run's folder.
         entries: the assets of summary.json.
     """
-    from b3dist.distributed.starts import Starts
+    from b3dist.distributed.fleet.starts import Starts
 
     scored = [entry["metrics"] for entry in entries if entry["state"] == "trained" and entry["metrics"]]
     if not scored:

@@ -31,8 +31,8 @@ from b3dist.config import Config
 from b3dist.errors import ConfigError, StorageError
 
 if TYPE_CHECKING:
-    from b3dist.distributed.pooled_folder import Epochs
-    from b3dist.distributed.pooled_move import Moved
+    from b3dist.distributed.pooled.folder import Epochs
+    from b3dist.distributed.pooled.move import Moved
     from b3dist.run_folder import RunFolder
 
 _LINE_EVERY_S = 5.0
@@ -71,8 +71,8 @@ def pooled(
     debug: Debug = False,
 ) -> Answer:
     """Train one model over all assets of a lake, data-parallel on Ray: one run, which can be resumed."""
-    from b3dist.distributed.pooled import PooledOptions, drive_pooled, require_trainable
-    from b3dist.distributed.pooled_folder import finished_summary
+    from b3dist.distributed.pooled.drive import PooledOptions, drive_pooled, require_trainable
+    from b3dist.distributed.pooled.folder import finished_summary
 
     options = PooledOptions(
         workers=workers,
@@ -111,8 +111,8 @@ def pooled(
 
 def _new(lake: Path, runs: Path, config: Config, *, tickers: str | None, storage: str | None) -> "RunFolder":
     from b3dist.data.lake import Lake
-    from b3dist.distributed.checkpoint_storage import check_storage
-    from b3dist.distributed.pooled_folder import KIND, STORAGE_OPTION
+    from b3dist.distributed.pooled.checkpoint_storage import check_storage
+    from b3dist.distributed.pooled.folder import KIND, STORAGE_OPTION
     from b3dist.distributed.selection import new_run
 
     opened = Lake(lake)
@@ -139,10 +139,10 @@ def _resumed(runs: Path, run_id: str, lake: Path | None, *, unchanged: bool) -> 
 
 def _stored(run: "RunFolder", asked: str | None) -> "RunFolder":
     """The run with its checkpoints where they were, or where they are asked for now; says how far they reach."""
-    from b3dist.distributed.checkpoint_copy import epochs_kept
-    from b3dist.distributed.checkpoint_storage import check_storage
-    from b3dist.distributed.pooled_folder import KIND, MODEL_FOLDER, STORAGE_OPTION, read_progress, storage_of
-    from b3dist.distributed.pooled_move import move_checkpoints
+    from b3dist.distributed.pooled.checkpoint_copy import epochs_kept
+    from b3dist.distributed.pooled.checkpoint_storage import check_storage
+    from b3dist.distributed.pooled.folder import KIND, MODEL_FOLDER, STORAGE_OPTION, read_progress, storage_of
+    from b3dist.distributed.pooled.move import move_checkpoints
 
     if run.settings.kind != KIND:
         return run  # drive_pooled says what is wrong

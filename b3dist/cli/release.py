@@ -68,7 +68,7 @@ def create(
     """Make a release of a run: every asset's best weights in one folder that never changes."""
     if lake is not None and not refit:
         raise typer.BadParameter("--lake is for --refit only", param_hint="--lake")
-    from b3dist.distributed.initial import InitialSource, open_source
+    from b3dist.distributed.fleet.initial import InitialSource, open_source
     from b3dist.release import Refitting, create_release
     from b3dist.release.build import why_untrained
     from b3dist.release.parts import keeps_start

@@ -37,7 +37,7 @@ from b3dist.cli.sweep_progress import sweep_progress
 from b3dist.errors import ConfigError
 
 if TYPE_CHECKING:
-    from b3dist.distributed.fleet_options import FleetOptions
+    from b3dist.distributed.fleet.options import FleetOptions
     from b3dist.distributed.sweep.budget import TimeBudget
     from b3dist.distributed.sweep.folder import SweepFolder, SweepPlan
 
@@ -145,7 +145,7 @@ def sweep(
     Every trial is in RUNS/SWEEP_ID/journal.log: `b3dist report` draws it, and so do `optuna-dashboard journal.log` and
     optuna.visualization on its study "sweep" (docs/sweeps.md).
     """
-    from b3dist.distributed.fleet_options import FleetOptions, kept_options
+    from b3dist.distributed.fleet.options import FleetOptions, kept_options
     from b3dist.distributed.sweep.budget import TimeBudget
 
     budget = None if max_hours is None else TimeBudget(max_hours)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from b3dist.distributed.assignments import Assignments
-from b3dist.distributed.initial import InitialSource
+from b3dist.distributed.fleet.initial import InitialSource
 from b3dist.distributed.summary import asset_entries
 from b3dist.distributed.sweep.folder import KIND as SWEEP
 from b3dist.distributed.sweep.status import sweep_counts, sweep_status

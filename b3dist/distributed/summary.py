@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 from typing import Any, Self
 
 from b3dist.distributed.assignments import AssetRecord, Assignments
+from b3dist.distributed.fleet.outcomes import describe_bundle
+from b3dist.distributed.fleet.starts import describe_starts
 from b3dist.distributed.ledger import Event
-from b3dist.distributed.outcomes import describe_bundle
-from b3dist.distributed.starts import describe_starts
 from b3dist.run_folder import SCHEMA_VERSION, RunFolder
 
 

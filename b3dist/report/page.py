@@ -9,8 +9,8 @@ from typing import Any
 from plotly.offline import get_plotlyjs
 
 from b3dist import __version__
-from b3dist.distributed.pooled_folder import MODEL_FOLDER
-from b3dist.distributed.starts import Starts
+from b3dist.distributed.fleet.starts import Starts
+from b3dist.distributed.pooled.folder import MODEL_FOLDER
 from b3dist.errors import RunError, StorageError
 from b3dist.report.asset_view import asset_view
 from b3dist.report.html import as_json, csp_hash, environment, read_template

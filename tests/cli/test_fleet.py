@@ -11,10 +11,10 @@ import pytest
 from b3dist.cli.fleet import advise_fallback, parse_workers
 from b3dist.cli.fleet_progress import describe
 from b3dist.data.lake import Lake
-from b3dist.distributed import fleet as distributed_fleet
 from b3dist.distributed.assignments import Assignments
-from b3dist.distributed.fleet_options import FleetOptions, kept_options
-from b3dist.distributed.initial import InitialSource, warm_config
+from b3dist.distributed.fleet import drive as distributed_fleet
+from b3dist.distributed.fleet.initial import InitialSource, warm_config
+from b3dist.distributed.fleet.options import FleetOptions, kept_options
 from b3dist.distributed.selection import new_run
 from b3dist.distributed.summary import FleetProgress
 from b3dist.distributed.sweep.folder import SweepPlan

@@ -9,9 +9,9 @@ import pytest
 from rich.console import Console
 
 from b3dist.cli.pooled import _answer, _describe, _LinePrinter, _restarts
-from b3dist.distributed import pooled as distributed_pooled
-from b3dist.distributed.pooled import PooledOptions
-from b3dist.distributed.pooled_folder import finished_summary
+from b3dist.distributed.pooled import drive as distributed_pooled
+from b3dist.distributed.pooled.drive import PooledOptions
+from b3dist.distributed.pooled.folder import finished_summary
 from b3dist.run_folder import RunFolder, replace_json
 from tests.cli.conftest import Outcome
 from tests.distributed.checkpoints import keep

@@ -8,7 +8,7 @@ import pytest
 
 from b3dist.data.lake import ingest
 from b3dist.data.simulator import simulate
-from b3dist.distributed.initial import InitialSource, warm_config
+from b3dist.distributed.fleet.initial import InitialSource, warm_config
 from b3dist.run_folder import RunFolder
 from b3dist.tracking import default_uri
 from b3dist.tracking.registry import MODEL

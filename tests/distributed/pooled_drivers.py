@@ -7,7 +7,7 @@ from typing import Any
 
 from b3dist.data.lake import Lake
 from b3dist.data.pooled import load_pooled
-from b3dist.distributed.pooled_folder import read_progress
+from b3dist.distributed.pooled.folder import read_progress
 from b3dist.recipes import pooled
 from b3dist.run_folder import RunFolder
 from b3dist.training.pooled import PooledFitting

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from b3dist.data.lake import Lake
-from b3dist.distributed.checkpoint_copy import copy_checkpoints, epochs_kept
-from b3dist.distributed.pooled_folder import KIND, STORAGE_OPTION, storage_of
-from b3dist.distributed.pooled_move import move_checkpoints
+from b3dist.distributed.pooled.checkpoint_copy import copy_checkpoints, epochs_kept
+from b3dist.distributed.pooled.folder import KIND, STORAGE_OPTION, storage_of
+from b3dist.distributed.pooled.move import move_checkpoints
 from b3dist.distributed.selection import new_run
 from b3dist.errors import RunError, StorageError
 from b3dist.recipes import pooled

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from b3dist.distributed.checkpoint_storage import check_storage, known_cause
+from b3dist.distributed.pooled.checkpoint_storage import check_storage, known_cause
 from b3dist.errors import ConfigError, StorageError
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from b3dist.distributed.assignments import MAX_FRUITLESS_RESTARTS
-from b3dist.distributed.coordinator import Coordinator
+from b3dist.distributed.fleet.coordinator import Coordinator
 
 
 def make(folder: Path) -> Coordinator:

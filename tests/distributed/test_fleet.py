@@ -16,11 +16,11 @@ import ray
 from b3dist.config import Config
 from b3dist.data.lake import Lake
 from b3dist.distributed.cluster import connected
-from b3dist.distributed.fleet import drive_fleet
-from b3dist.distributed.fleet_options import FleetOptions
+from b3dist.distributed.fleet.drive import drive_fleet
+from b3dist.distributed.fleet.options import FleetOptions
+from b3dist.distributed.fleet.worker import TrainAsset
 from b3dist.distributed.ledger import Event
 from b3dist.distributed.probe import require_cluster
-from b3dist.distributed.worker import TrainAsset
 from b3dist.errors import RunError, StorageError
 from b3dist.run_folder import RunFolder
 from b3dist.training.asset import TrainedAsset, train_asset

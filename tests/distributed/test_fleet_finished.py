@@ -8,8 +8,8 @@ import ray
 from b3dist.config import Config
 from b3dist.data.lake import Lake
 from b3dist.distributed.assignments import Assignments, WorkerId
-from b3dist.distributed.fleet import drive_fleet
-from b3dist.distributed.fleet_options import FleetOptions
+from b3dist.distributed.fleet.drive import drive_fleet
+from b3dist.distributed.fleet.options import FleetOptions
 from b3dist.errors import ConfigError, RunError
 from b3dist.run_folder import RunFolder
 from b3dist.run_summary import FLEET, read_summary

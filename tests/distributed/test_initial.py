@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 
 from b3dist.data.lake import Lake
-from b3dist.distributed.fleet import drive_fleet
-from b3dist.distributed.fleet_options import FleetOptions
-from b3dist.distributed.initial import (
+from b3dist.distributed.fleet.drive import drive_fleet
+from b3dist.distributed.fleet.initial import (
     INIT_FROM,
     WARM_EPOCHS,
     WARM_LEARNING_RATE,
@@ -22,8 +21,9 @@ from b3dist.distributed.initial import (
     open_source,
     warm_config,
 )
+from b3dist.distributed.fleet.options import FleetOptions
+from b3dist.distributed.fleet.worker import _conclude
 from b3dist.distributed.selection import new_run
-from b3dist.distributed.worker import _conclude
 from b3dist.errors import ReleaseError, RunError, SourceGoneError
 from b3dist.recipes import card, pooled
 from b3dist.release import ReleaseStore, create_release

@@ -15,11 +15,11 @@ from b3dist.config import Config
 from b3dist.data.lake import Lake
 from b3dist.data.pooled import load_pooled
 from b3dist.distributed.cluster import connected
-from b3dist.distributed.fleet import drive_fleet
-from b3dist.distributed.fleet_options import FleetOptions
-from b3dist.distributed.initial import INIT_FROM, InitialSource, WarmTrainer, warm_config
-from b3dist.distributed.pooled import PooledOptions, drive_pooled
-from b3dist.distributed.pooled_folder import KIND, read_progress
+from b3dist.distributed.fleet.drive import drive_fleet
+from b3dist.distributed.fleet.initial import INIT_FROM, InitialSource, WarmTrainer, warm_config
+from b3dist.distributed.fleet.options import FleetOptions
+from b3dist.distributed.pooled.drive import PooledOptions, drive_pooled
+from b3dist.distributed.pooled.folder import KIND, read_progress
 from b3dist.distributed.run_list import list_runs, run_status
 from b3dist.distributed.selection import new_run
 from b3dist.errors import ConfigError, RunError

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from b3dist.distributed.pooled_folder import read_progress
+from b3dist.distributed.pooled.folder import read_progress
 from b3dist.distributed.run_list import list_runs
 from b3dist.run_folder import RunFolder, is_driven
 from tests.distributed.pooled_drivers import OPTIONS, curves, start, unbroken, wait_for_epochs

@@ -8,8 +8,8 @@ import pytest
 import ray
 
 from b3dist.distributed.assignments import Assignments, WorkerId
-from b3dist.distributed.pooled import PooledOptions, drive_pooled
-from b3dist.distributed.pooled_folder import remove_partial_checkpoints
+from b3dist.distributed.pooled.drive import PooledOptions, drive_pooled
+from b3dist.distributed.pooled.folder import remove_partial_checkpoints
 from b3dist.errors import RunError
 from b3dist.run_folder import RunFolder
 from tests.distributed.runs import contents

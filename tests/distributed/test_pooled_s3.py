@@ -16,9 +16,9 @@ import pytest
 import torch
 from pyarrow.fs import FileSelector, S3FileSystem
 
-from b3dist.distributed.checkpoint_copy import copy_checkpoints, epochs_kept
-from b3dist.distributed.checkpoint_storage import check_storage
-from b3dist.distributed.pooled_folder import MODEL_FOLDER
+from b3dist.distributed.pooled.checkpoint_copy import copy_checkpoints, epochs_kept
+from b3dist.distributed.pooled.checkpoint_storage import check_storage
+from b3dist.distributed.pooled.folder import MODEL_FOLDER
 from b3dist.distributed.run_list import list_runs
 from b3dist.errors import StorageError
 from b3dist.run_folder import RunFolder

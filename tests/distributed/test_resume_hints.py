@@ -11,9 +11,9 @@ from b3dist.config import Config
 from b3dist.data.lake import Lake
 from b3dist.distributed.assignments import Assignments
 from b3dist.distributed.fit_thread import FitThread
-from b3dist.distributed.fleet_options import FleetOptions, how_to_resume
-from b3dist.distributed.fleet_watch import FleetWatch
-from b3dist.distributed.pooled import PooledOptions, _outcome
+from b3dist.distributed.fleet.options import FleetOptions, how_to_resume
+from b3dist.distributed.fleet.watch import FleetWatch
+from b3dist.distributed.pooled.drive import PooledOptions, _outcome
 from b3dist.distributed.selection import new_run, reopen_lake
 from b3dist.distributed.sweep.budget import TimeBudget
 from b3dist.distributed.sweep.drive import how_to_resume as how_to_resume_sweep

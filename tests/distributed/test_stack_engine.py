@@ -15,12 +15,12 @@ import torch
 
 from b3dist.config import Config
 from b3dist.data.lake import Lake, ingest
-from b3dist.distributed import stack_engine
 from b3dist.distributed.cluster import connected
-from b3dist.distributed.fleet import drive_fleet
-from b3dist.distributed.fleet_options import FleetOptions
+from b3dist.distributed.fleet import stack_engine
+from b3dist.distributed.fleet.drive import drive_fleet
+from b3dist.distributed.fleet.options import FleetOptions
+from b3dist.distributed.fleet.stack_engine import StackEngine
 from b3dist.distributed.selection import new_run
-from b3dist.distributed.stack_engine import StackEngine
 from b3dist.errors import InsufficientDataError
 from b3dist.run_folder import RunFolder
 from b3dist.training.asset import TrainedAsset, train_asset

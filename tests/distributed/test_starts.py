@@ -10,9 +10,9 @@ from sklearn.metrics import f1_score
 
 from b3dist.data.lake import Lake
 from b3dist.distributed.assignments import Assignments
-from b3dist.distributed.initial import InitialSource, warm_config
-from b3dist.distributed.start_gains import Scores, gains_of
-from b3dist.distributed.starts import Starts, describe_starts
+from b3dist.distributed.fleet.initial import InitialSource, warm_config
+from b3dist.distributed.fleet.start_gains import Scores, gains_of
+from b3dist.distributed.fleet.starts import Starts, describe_starts
 from b3dist.distributed.summary import summarise
 from b3dist.run_folder import RunFolder
 from b3dist.tuning.scores import AssetScore

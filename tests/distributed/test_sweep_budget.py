@@ -9,7 +9,7 @@ import pytest
 
 from b3dist.data.lake import Lake
 from b3dist.distributed.cluster import connected
-from b3dist.distributed.fleet_options import FleetOptions
+from b3dist.distributed.fleet.options import FleetOptions
 from b3dist.distributed.ledger import read_ledger
 from b3dist.distributed.sweep.budget import TimeBudget
 from b3dist.distributed.sweep.drive import drive_sweep

@@ -11,7 +11,7 @@ import yaml
 
 from b3dist.config import Config
 from b3dist.data.lake import Lake
-from b3dist.distributed.fleet_options import FleetOptions
+from b3dist.distributed.fleet.options import FleetOptions
 from b3dist.distributed.run_list import list_runs, run_status
 from b3dist.distributed.sweep.drive import drive_sweep, search_settings
 from b3dist.distributed.sweep.evaluations import Evaluations, Job

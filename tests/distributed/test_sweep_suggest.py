@@ -341,7 +341,7 @@ def test_automatic_packs_leave_something_to_learn_from(trials: int, workers: int
 
 def test_a_resumed_sweep_keeps_its_engine_and_gpus_unless_told_otherwise(small_lake: Path, tmp_path: Path) -> None:
     """It is part of the plan on disk; a plan written before there were engines is a single one."""
-    from b3dist.distributed.fleet_options import FleetOptions, kept_options
+    from b3dist.distributed.fleet.options import FleetOptions, kept_options
 
     request = SweepRequest(cohort_size=2, engine="stack", trials_at_once=3, gpus_per_worker=0.25)
     sweep = new_sweep(Lake(small_lake), tmp_path, BASE, request)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from b3dist.distributed.fleet_options import FleetOptions
+from b3dist.distributed.fleet.options import FleetOptions
 from b3dist.distributed.sweep.plan import extend_sweep
 from b3dist.distributed.sweep.tracking import SweepTracking
 from tests.distributed.sweeps import searched

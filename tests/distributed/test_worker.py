@@ -4,7 +4,7 @@ from pathlib import Path
 
 from b3dist.config import Config
 from b3dist.data.lake import Lake
-from b3dist.distributed.worker import _conclude
+from b3dist.distributed.fleet.worker import _conclude
 from b3dist.training.asset import train_asset
 from tests.distributed.runs import QUICK
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from b3dist.config import Config
 from b3dist.data.lake import Lake
-from b3dist.distributed.initial import INIT_FROM, InitialSource, open_source
+from b3dist.distributed.fleet.initial import INIT_FROM, InitialSource, open_source
 from b3dist.recipes import smoke
 from b3dist.release import Release, ReleaseStore, create_release
 from b3dist.run_folder import RunFolder, RunSettings

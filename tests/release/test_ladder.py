@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from b3dist.data.lake import Lake
-from b3dist.distributed.initial import InitialSource, open_source, warm_config
+from b3dist.distributed.fleet.initial import InitialSource, open_source, warm_config
 from b3dist.errors import ReleaseError
 from b3dist.recipes import pooled
 from b3dist.release import Refitting, Release, ReleaseStore, create_release

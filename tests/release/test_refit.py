@@ -9,7 +9,7 @@ import torch
 
 from b3dist.data.lake import Lake, ingest
 from b3dist.data.simulator import simulate
-from b3dist.distributed.initial import InitialSource, open_source
+from b3dist.distributed.fleet.initial import InitialSource, open_source
 from b3dist.errors import LakeError, ReleaseError
 from b3dist.release import Refitting, Release, ReleaseStore, create_release, promote
 from b3dist.run_folder import RunFolder

@@ -15,7 +15,7 @@ import torch
 from b3dist.config import Config
 from b3dist.data.lake import Lake
 from b3dist.data.pooled import load_pooled
-from b3dist.distributed.stack_engine import StackEngine
+from b3dist.distributed.fleet.stack_engine import StackEngine
 from b3dist.errors import TrainingError
 from b3dist.recipes import pooled
 from b3dist.training.fused import Execution, StackFitting, fit_stack

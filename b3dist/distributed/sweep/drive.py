@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from b3dist.distributed.cluster import connected, num_workers_for, require_device
-from b3dist.distributed.fleet_options import FleetOptions
+from b3dist.distributed.fleet.options import FleetOptions
 from b3dist.distributed.ledger import Ledger
 from b3dist.distributed.sweep.agreement import require_whole_journal, tell_ledger
 from b3dist.distributed.sweep.budget import TimeBudget

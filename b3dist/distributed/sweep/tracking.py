@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from b3dist.distributed.fleet_options import FleetOptions
+from b3dist.distributed.fleet.options import FleetOptions
 from b3dist.distributed.sweep.folder import KIND, SweepFolder
 from b3dist.distributed.sweep.outcome import describe_trial
 from b3dist.tracking import Tracker

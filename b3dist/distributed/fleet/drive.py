@@ -17,17 +17,17 @@ from typing import TYPE_CHECKING, Any
 from b3dist.distributed.assignments import Assignments
 from b3dist.distributed.cluster import connected, num_workers_for, require_device
 from b3dist.distributed.fit_thread import FitThread
-from b3dist.distributed.fleet_options import FleetOptions, how_to_resume
-from b3dist.distributed.fleet_watch import FleetWatch
-from b3dist.distributed.initial import WarmTrainer, check_source
-from b3dist.distributed.orphans import wait_for_orphans
+from b3dist.distributed.fleet.initial import WarmTrainer, check_source
+from b3dist.distributed.fleet.options import FleetOptions, how_to_resume
+from b3dist.distributed.fleet.orphans import wait_for_orphans
+from b3dist.distributed.fleet.watch import FleetWatch
 from b3dist.distributed.summary import FleetProgress
 from b3dist.errors import B3distError, ConfigError, StorageError
 from b3dist.run_folder import RunFolder
 from b3dist.tracking import Tracker
 
 if TYPE_CHECKING:
-    from b3dist.distributed.worker import TrainAsset
+    from b3dist.distributed.fleet.worker import TrainAsset
 
 _POLL_S = 0.25
 
@@ -106,7 +106,7 @@ class _Drive:
             shutil.rmtree(storage, ignore_errors=True)
 
     def _train_on(self, ray: Any, storage: Path) -> None:
-        from b3dist.distributed.coordinator import start_coordinator
+        from b3dist.distributed.fleet.coordinator import start_coordinator
 
         coordinator = start_coordinator(
             self._run.settings.tickers, ledger_path=self._run.ledger, assets_dir=self._run.assets
@@ -137,8 +137,8 @@ class _Drive:
         )
 
     def _make_trainer(self, ray: Any, coordinator: Any, storage: Path) -> Any:
-        from b3dist.distributed.train_run import make_trainer
-        from b3dist.distributed.worker import WorkerSettings
+        from b3dist.distributed.fleet.train_run import make_trainer
+        from b3dist.distributed.fleet.worker import WorkerSettings
 
         run = self._run
         settings = WorkerSettings(

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
-from b3dist.distributed.initial import INIT_FROM
-from b3dist.distributed.pooled_folder import MODEL_FOLDER
+from b3dist.distributed.fleet.initial import INIT_FROM
+from b3dist.distributed.pooled.folder import MODEL_FOLDER
 from b3dist.errors import RunError, describe_damage
 from b3dist.run_folder import bundle_folders, read_run_config
 
 if TYPE_CHECKING:  # a run that was started from nothing needs no arithmetic
-    from b3dist.distributed.start_gains import Gain, Part, Scores
+    from b3dist.distributed.fleet.start_gains import Gain, Part, Scores
 
 Origin = Literal["own", "pooled", "whole", "scratch"]
 """Which model an asset started from: its own earlier one; the pooled one, scaled for it; the pooled one as a whole, as
@@ -75,7 +75,7 @@ class Starts:
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             what = describe_damage(error)
             raise RunError(f"{path / 'config.json'} is damaged: {what}", hint="restore it") from error
-        from b3dist.distributed.start_gains import gains_of
+        from b3dist.distributed.fleet.start_gains import gains_of
 
         assets = [_read(folder) for folder in bundle_folders(path)]
         return cls(source=name, assets=assets, gains=gains_of([asset.scores for asset in assets], seed=seed))
@@ -162,7 +162,7 @@ def _origin(initial: Mapping[str, Any] | None) -> Origin:
 
 
 def _scores(metrics: Mapping[str, Any], part: "Part") -> "Scores":
-    from b3dist.distributed.start_gains import Scores
+    from b3dist.distributed.fleet.start_gains import Scores
     from b3dist.tuning.scores import AssetScore
 
     kept, start = metrics[part], metrics["start"][part]

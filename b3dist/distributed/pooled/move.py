@@ -2,9 +2,9 @@
 
 from typing import NamedTuple
 
-from b3dist.distributed.checkpoint_copy import copy_checkpoints, epochs_kept
-from b3dist.distributed.checkpoint_storage import check_storage
-from b3dist.distributed.pooled_folder import STORAGE_OPTION, remove_own_storage, storage_of
+from b3dist.distributed.pooled.checkpoint_copy import copy_checkpoints, epochs_kept
+from b3dist.distributed.pooled.checkpoint_storage import check_storage
+from b3dist.distributed.pooled.folder import STORAGE_OPTION, remove_own_storage, storage_of
 from b3dist.run_folder import RunFolder
 
 

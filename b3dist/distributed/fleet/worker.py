@@ -15,9 +15,9 @@ from ray.train.collective import broadcast_from_rank_zero
 
 from b3dist.config import Config
 from b3dist.distributed.assignments import WorkerId
-from b3dist.distributed.coordinator import Outcome
-from b3dist.distributed.initial import WarmTrainer
-from b3dist.distributed.outcomes import describe_bundle, describe_trained
+from b3dist.distributed.fleet.coordinator import Outcome
+from b3dist.distributed.fleet.initial import WarmTrainer
+from b3dist.distributed.fleet.outcomes import describe_bundle, describe_trained
 from b3dist.errors import (
     InsufficientDataError,
     LakeError,
@@ -129,7 +129,7 @@ def _load_engine(settings: WorkerSettings, lake: "Lake") -> Engine:
     torch.set_num_threads(1)
     warm = settings.train_asset if isinstance(settings.train_asset, WarmTrainer) else None
     if settings.stack and (warm is not None or settings.train_asset is None):
-        from b3dist.distributed.stack_engine import StackEngine
+        from b3dist.distributed.fleet.stack_engine import StackEngine
 
         return StackEngine(
             lake,

@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 from b3dist.config import Config
 from b3dist.data.windows import require_calendar_cut
 from b3dist.distributed.assignments import Assignments, WorkerId
-from b3dist.distributed.checkpoint_storage import known_cause
 from b3dist.distributed.cluster import attaches, connected, num_workers_for, require_device
 from b3dist.distributed.fit_thread import FitThread
-from b3dist.distributed.pooled_folder import (
+from b3dist.distributed.pooled.checkpoint_storage import known_cause
+from b3dist.distributed.pooled.folder import (
     KIND,
     MODEL_FOLDER,
     STORAGE_OPTION,
@@ -222,8 +222,8 @@ class _Drive:
         return self._options.workers
 
     def _make_trainer(self) -> Any:
-        from b3dist.distributed.pooled_train_run import make_pooled_trainer
-        from b3dist.distributed.pooled_worker import PooledSettings
+        from b3dist.distributed.pooled.train_run import make_pooled_trainer
+        from b3dist.distributed.pooled.worker import PooledSettings
 
         settings = self._run.settings
         return make_pooled_trainer(

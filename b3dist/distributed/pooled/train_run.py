@@ -3,8 +3,8 @@
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from b3dist.distributed.pooled_worker import PooledSettings, train_pooled
-from b3dist.distributed.train_run import LeanTrainer
+from b3dist.distributed.lean_trainer import LeanTrainer
+from b3dist.distributed.pooled.worker import PooledSettings, train_pooled
 
 _COLLECTIVE_TIMEOUT_S = 300
 """How long a worker waits for the others before it gives up, and the group is started again."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from b3dist.config import Config, TrainingConfig
-from b3dist.distributed.pooled_folder import MODEL_FOLDER
+from b3dist.distributed.pooled.folder import MODEL_FOLDER
 from b3dist.errors import B3distError, ConfigError, RunError, SourceGoneError
 from b3dist.run_folder import RunFolder, advise_on_models, bundle_folders, is_driven, read_run_config, resume_command
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from multiprocessing.connection import Connection
 from typing import Any, Final
 
-from b3dist.distributed.checkpoint_storage import GOES_ON, TIMEOUT_S, ask_apart, require_written, why_unread
+from b3dist.distributed.pooled.checkpoint_storage import GOES_ON, TIMEOUT_S, ask_apart, require_written, why_unread
 from b3dist.errors import StorageError
 
 _SNAPSHOT: Final = "checkpoint_manager_snapshot.json"

@@ -1,0 +1,1 @@
+"""The pooled model: one training over all assets' windows, divided among workers, resumable by epoch."""
