@@ -2,6 +2,8 @@
 
 import json
 import logging
+import sqlite3
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -203,6 +205,34 @@ def test_unusable_store_is_refused_before_training(tmp_path: Path, uri: str, nam
         Tracker.open(uri, runs=tmp_path / "runs", run_id="r", config=CONFIG)
     assert named in str(caught.value)
     assert "secret" not in str(caught.value)
+
+
+def test_database_that_cannot_be_opened_is_told_at_once(tmp_path: Path) -> None:
+    """MLflow itself would try for two minutes; a folder in the file's place fails for everybody, root too."""
+    (tmp_path / "mlflow.db").mkdir()
+    started = time.monotonic()
+    with pytest.raises(ConfigError, match="unable to open database file") as caught:
+        Tracker.open(None, runs=tmp_path / "runs", run_id="r", config=CONFIG)
+    assert time.monotonic() - started < 20
+    assert "--no-mlflow" in (caught.value.hint or "")
+
+
+def test_database_that_is_only_read_is_told_in_one_line(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Through MLflow it would be a traceback and an advice on its internals."""
+    runs = tmp_path / "runs"
+    Tracker.open(None, runs=runs, run_id="r", config=CONFIG).finish({})
+    really = sqlite3.connect
+
+    def read_only(file: Any, **options: Any) -> sqlite3.Connection:
+        """As a user without the right to write gets it; root has all rights."""
+        return really(f"file:{file}?mode=ro", **{**options, "uri": True})
+
+    monkeypatch.setattr(sqlite3, "connect", read_only)
+    with pytest.raises(ConfigError, match="OperationalError: attempt to write a readonly database"):
+        Tracker.open(None, runs=runs, run_id="r", config=CONFIG)
+    assert not caplog.records
 
 
 def test_pickles_are_refused_and_usage_is_not_reported(store: Path) -> None:

@@ -1,9 +1,11 @@
 """The tracking store: opening it, finding what is in it, putting artifacts beside it."""
 
+import contextlib
 import logging
 import os
 import re
 import shutil
+import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,7 +52,11 @@ class Store:
         Args:
             uri: tracking URI.
             artifacts: where a new experiment keeps its artifacts, unless a tracking server decides that.
+
+        Raises:
+            sqlite3.Error: a file that is no database, or that this process cannot write.
         """
+        _require_writable(uri)
         client = connect(uri)
         experiment = client.get_experiment_by_name(EXPERIMENT)
         if experiment is not None:
@@ -153,6 +159,21 @@ def connect(uri: str) -> Any:
     for noisy in ("mlflow", "alembic"):  # "Creating initial tables": nothing a user acts upon
         logging.getLogger(noisy).setLevel(logging.WARNING)
     return MlflowClient(tracking_uri=uri)
+
+
+def _require_writable(uri: str) -> None:
+    """Ask SQLite itself: MLflow tries a file that cannot be opened for 105 s, and shows a traceback of a read-only one.
+
+    Raises:
+        sqlite3.Error: says why the file cannot be written.
+    """
+    file = uri.removeprefix("sqlite:///")
+    if file == uri or "?" in file or not Path(file).parent.is_dir():  # MLflow makes the folder, or says why it cannot
+        return
+    with contextlib.closing(sqlite3.connect(file, isolation_level=None)) as database:
+        database.execute("BEGIN IMMEDIATE")
+        database.execute("CREATE TABLE b3dist_probe (one)")  # of a read-only file SQLite complains no earlier
+        database.execute("ROLLBACK")
 
 
 def default_uri(runs: Path) -> str:

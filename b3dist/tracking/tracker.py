@@ -104,7 +104,7 @@ class Tracker:
         except Exception as error:  # MLflow's, SQLAlchemy's and the network's errors share no base
             raise ConfigError(
                 f"cannot open the tracking store {without_password(chosen)}: {_one_line(error)}",
-                hint="check the tracking URI; without one, mlflow.db beside the runs is used",
+                hint="check the tracking URI (mlflow.db beside the runs, unless told otherwise), or add --no-mlflow",
             ) from error
         return cls(store, uri=without_password(chosen), parent=parent, children=children)
 
