@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import unquote, urlsplit
 
 import typer
 from rich.console import Console
@@ -185,6 +186,8 @@ def _parse_storage(storage: str) -> str:
     """An absolute path, or an address as it is."""
     if not storage.strip():  # would be the current folder
         raise ConfigError("--storage names no folder", hint="leave it out to keep checkpoints in the run's folder")
+    if storage.startswith("file:///"):  # a folder has one name: by another one its checkpoints would seem to move
+        storage = unquote(urlsplit(storage).path)
     return storage if "://" in storage else str(Path(storage).resolve())
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from b3dist.cli.pooled import _answer, _describe, _LinePrinter, _restarts
+from b3dist.cli.pooled import _answer, _describe, _LinePrinter, _parse_storage, _restarts
 from b3dist.distributed.pooled import drive as distributed_pooled
 from b3dist.distributed.pooled.drive import PooledOptions
 from b3dist.distributed.pooled.folder import finished_summary
@@ -128,6 +128,13 @@ def test_what_is_lost_with_a_storage_is_said(b3dist: Command, tmp_path: Path, in
     replace_json(tmp_path / "runs" / interrupted[-2] / "progress.json", {"epochs": [epoch]})
     told = b3dist(*interrupted).stderr
     assert f"there are no checkpoints of run {interrupted[-2]} at {tmp_path / 'new'}: it begins anew" in told
+
+
+def test_a_folder_named_by_its_address_is_the_same_folder(tmp_path: Path) -> None:
+    """Else a run told to keep its checkpoints where they are would take that for a move, and delete those it left."""
+    folder = tmp_path / "run" / "ray ä"
+    assert _parse_storage(folder.as_uri()) == _parse_storage(f"{folder}/") == str(folder)
+    assert _parse_storage("s3://bucket/a%20b") == "s3://bucket/a%20b"
 
 
 def test_restart_is_said_instead_of_counting_back(capsys: pytest.CaptureFixture[str]) -> None:

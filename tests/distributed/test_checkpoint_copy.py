@@ -53,6 +53,17 @@ def test_a_snapshot_that_names_what_is_gone_is_not_copied(tmp_path: Path) -> Non
     assert epochs_kept(str(tmp_path / "new"), RUN) == 0
 
 
+def test_an_empty_checkpoint_is_not_copied(tmp_path: Path) -> None:
+    """The copy would promise epochs that no worker can start from."""
+    old = keep(tmp_path / "old", epochs=7)
+    newest = old / "checkpoint_2024-01-02_03-04-07.1"
+    for file in (newest / "state.pt", newest / "deeper" / "more"):
+        file.unlink()
+    why = copy_checkpoints(str(tmp_path / "old"), str(tmp_path / "new"), RUN)
+    assert why == "checkpoint_2024-01-02_03-04-07.1 is empty"
+    assert epochs_kept(str(tmp_path / "new"), RUN) == 0
+
+
 def test_a_damaged_snapshot_is_named(tmp_path: Path) -> None:
     """At the old place it means that nothing can be read, at the new one that nothing is there."""
     old = keep(tmp_path / "old", epochs=7)

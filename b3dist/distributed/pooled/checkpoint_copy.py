@@ -102,10 +102,12 @@ def _read_checkpoints(filesystem: Any, folder: str, *, beyond: int) -> Iterator[
     if snapshot is None or _reach(snapshot) <= beyond:
         return
     for name in [one["checkpoint_dir_name"] for one in snapshot["checkpoint_results"]]:
-        for found in filesystem.get_file_info(FileSelector(f"{folder}/{name}", recursive=True)):
-            if found.is_file:
-                inside = found.path.rpartition(f"/{name}/")[2]
-                yield f"{name}/{inside}", _read(filesystem, found.path)
+        found = filesystem.get_file_info(FileSelector(f"{folder}/{name}", recursive=True))
+        files = [entry.path for entry in found if entry.is_file]
+        if not files:
+            raise FileNotFoundError(f"{name} is empty")
+        for file in files:
+            yield f"{name}/{file.rpartition(f'/{name}/')[2]}", _read(filesystem, file)
     yield _SNAPSHOT, _read(filesystem, f"{folder}/{_SNAPSHOT}")
 
 
