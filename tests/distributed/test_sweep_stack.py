@@ -27,7 +27,7 @@ OPTIONS = [
     *("--tickers", "SIMA3,SIMA4,SIMB11", "--trials", "8", "--workers", "2", "--seeds", "1", "--finalists", "1"),
     *("--min-sessions", "300", "--set", "training.epochs=6", "--set", "data.label_set=forward_return"),
     *("--search", "training.learning_rate", "--search", "model.hidden_size=60:64"),
-    *("--engine", "stack", "--trials-at-once", "3", "--no-mlflow"),
+    *("--engine", "stack", "--trials-at-once", "3", "--halving", "--no-mlflow"),
 ]
 
 
