@@ -74,8 +74,9 @@ def read_summary(
         return None
     except (OSError, ValueError, RecursionError) as error:
         what = error.strerror if isinstance(error, OSError) else error
+        again = resume_command(path, kind) + (" --max-hours 0" if kind == "sweep" else "")  # else trials left would run
         raise RunError(
-            f"{file} is damaged: {what}", hint=f"{resume_command(path, kind)} writes it again; nothing is trained twice"
+            f"{file} is damaged: {what}", hint=f"{again} writes it again; nothing is trained twice"
         ) from error
     assert isinstance(content, dict), "it has the shape of an object"
     return content

@@ -131,7 +131,7 @@ def test_a_damaged_summary_of_a_sweep_is_named(small_lake: Path, tmp_path: Path,
         except RunError as error:
             told.add(field)
             assert f"{run.path / 'summary.json'} is damaged: {field} must be" in error.message
-            assert f"b3dist sweep --resume {run.run_id} --runs {tmp_path} writes it again" in error.hint
+            assert f"b3dist sweep --resume {run.run_id} --runs {tmp_path} --max-hours 0 writes it again" in error.hint
             assert [one.state for one in list_runs(tmp_path)] == ["damaged"]
             assert finished_summary(sweep) is None
     read = {

@@ -49,7 +49,7 @@ def write_report(
         if is_sweep(run.path):
             page = render_sweep(run.path)
         else:
-            page = render(run, release_cards(releases or releases_beside(runs), run_id))
+            page = render(run, release_cards(releases or releases_beside(runs), run_id), on_problem=on_problem)
         aside.write_text(page, encoding="utf-8")
         aside.replace(target)
     except OSError as error:
@@ -61,14 +61,23 @@ def write_report(
     return target
 
 
-def render(run: RunRecord, releases: Sequence[ReleaseCard] = ()) -> str:
-    """The page's HTML."""
+def render(
+    run: RunRecord,
+    releases: Sequence[ReleaseCard] = (),
+    *,
+    on_problem: Callable[[str], None] = lambda _line: None,
+) -> str:
+    """The page's HTML; `on_problem` is told what of an asset, or of where it started, is missing or damaged."""
     rows: list[Row] = []
     views: list[str] = []
     parts: list[Mapping[str, Any]] = []
     starts, no_starts = _starts(run)
+    if no_starts is not None:
+        on_problem(no_starts)
     start_of = {} if starts is None else {asset.ticker: asset.to_dict() for asset in starts.assets}
     for files in run.assets():
+        for problem in files.missing:
+            on_problem(f"{files.ticker}: {problem}")
         row = asset_row(files.ticker, files.metrics or {})
         rows.append({**row, "unseen": untrained_on(files.facts), "start": start_of.get(files.ticker)})
         views.append(as_json(asset_view(files)))

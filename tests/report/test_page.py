@@ -159,6 +159,16 @@ def test_damaged_run_still_has_a_page(tmp_path: Path) -> None:
     assert views[1]["missing"] == []
 
 
+def test_what_is_damaged_is_told(tmp_path: Path) -> None:
+    """Of an asset too, and not on the page alone."""
+    folder = make_run(tmp_path)
+    (folder / "assets" / "PETR4" / "metrics.json").write_text('{"val": {', encoding="utf-8")
+    problems: list[str] = []
+    write_report(tmp_path, RUN, on_problem=problems.append)
+    (problem,) = problems
+    assert problem.startswith("PETR4: metrics.json")
+
+
 def test_settings_that_differ_from_the_card_are_counted(tmp_path: Path) -> None:
     """The builder's run trains five epochs; the card trains fifty."""
     make_run(tmp_path)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import pickle
 import tempfile
 import time
 from collections.abc import Mapping
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import ray.train
 
 from b3dist.config import Config
-from b3dist.errors import B3distError, RunError, StorageError
+from b3dist.errors import B3distError, RunError, StorageError, describe_damage
 from b3dist.run_folder import replace_json
 
 if TYPE_CHECKING:  # imported in the workers only
@@ -106,12 +107,8 @@ class _Progress:
         checkpoint = ray.train.get_checkpoint()
         if checkpoint is None:
             return
-        import torch
-
         with checkpoint.as_directory() as folder:
-            state = torch.load(Path(folder) / _STATE, weights_only=True, map_location="cpu")
-        self._epochs = state.pop("progress")
-        self._fitting.restore(state)
+            self._epochs = restore_state(self._fitting, Path(folder), known_as=checkpoint.path)
 
     def add(self, entry: dict[str, Any]) -> None:
         """Report an epoch: every worker does, the first one with the checkpoint."""
@@ -125,6 +122,33 @@ class _Progress:
             torch.save({**self._fitting.state(), "progress": self._epochs}, Path(folder) / _STATE)
             ray.train.report(entry, checkpoint=ray.train.Checkpoint.from_directory(folder))
         write_progress(self._run, self._epochs)
+
+
+def restore_state(fitting: "PooledFitting", folder: Path, *, known_as: str) -> list[dict[str, Any]]:
+    """Put a checkpoint's state into the fitting, and return the epochs reported up to it.
+
+    Args:
+        fitting: of the same data and configuration.
+        folder: the checkpoint's, or a copy of it on this machine.
+        known_as: where the user finds it.
+
+    Raises:
+        RunError: it is damaged, for whichever worker reads it.
+    """
+    import torch
+
+    try:
+        state = torch.load(folder / _STATE, weights_only=True, map_location="cpu")
+        epochs: list[dict[str, Any]] = state.pop("progress")
+        fitting.restore(state)
+    except (OSError, EOFError, RuntimeError, KeyError, ValueError, TypeError, pickle.UnpicklingError) as error:
+        what = describe_damage(error).partition("\n")[0].rstrip(".") or "it is cut short"
+        raise RunError(
+            f"the checkpoint {known_as} is damaged: {what}",
+            hint=f"remove {known_as.rpartition('/')[0]}, which holds all of this run, and resume: it begins anew,"
+            " to the same numbers",
+        ) from error
+    return epochs
 
 
 def write_progress(run: Path, epochs: list[dict[str, Any]]) -> None:
